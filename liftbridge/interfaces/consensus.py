@@ -1,0 +1,89 @@
+"""The seam of consensus: replicates metadata commands into a state machine and names the metadata leader."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class StateMachine(Protocol):
+    """What consensus drives. Total and deterministic: no IO, no clock, no randomness, and no command ever raises."""
+
+    def apply(self, index: int, command: bytes) -> object:
+        """Applies the committed command at ``index`` and returns its result; a refusal is a result too."""
+
+    def snapshot(self) -> bytes:
+        """The whole state, as of the last applied command."""
+
+    def restore(self, data: bytes) -> None:
+        """Replaces the whole state."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusStatus:
+    """A picture of the group as this server sees it. ``leader`` is a server ID, empty when unknown."""
+
+    server_id: str
+    leader: str
+    term: int
+    commit_index: int
+    applied_index: int
+    last_index: int
+    voters: tuple[str, ...]
+    learners: tuple[str, ...]
+
+    @property
+    def is_leader(self) -> bool:
+        return self.leader == self.server_id
+
+
+class Consensus(ABC):
+    """One member of the metadata group. All methods run on the event loop."""
+
+    @abstractmethod
+    async def start(self, state_machine: StateMachine, *, bootstrap: Sequence[str] = ()) -> None:
+        """Restores what is stored, replays it into ``state_machine`` and takes part from then on.
+
+        ``bootstrap`` is the first set of voters, used only when nothing is stored; empty means: wait to be added.
+        """
+
+    @abstractmethod
+    async def propose(self, command: bytes, *, timeout_s: float) -> object:
+        """Returns what ``apply`` returned, once the command is committed and applied here.
+
+        Raises :class:`~liftbridge.errors.NotLeader`, :class:`~liftbridge.errors.ProposalDropped` (neither was, nor
+        will be, committed) or :class:`~liftbridge.errors.ProposalTimeout` (may still be).
+        """
+
+    @abstractmethod
+    async def barrier(self, *, timeout_s: float) -> int:
+        """Returns the applied index once everything committed before the call is applied here and this server is
+        sure to lead. Raises like ``propose``."""
+
+    @abstractmethod
+    def on_leader_change(self, callback: Callable[[ConsensusStatus], None]) -> None:
+        """Calls back, on the event loop, each time this server sees another leader (or none, or itself)."""
+
+    @abstractmethod
+    def status(self) -> ConsensusStatus:
+        """Local, immediate, possibly stale."""
+
+    @abstractmethod
+    async def add_voter(self, server_id: str, *, timeout_s: float) -> None:
+        """Adds a server as a learner and makes it a voter once it has caught up. Leader only."""
+
+    @abstractmethod
+    async def add_learner(self, server_id: str, *, timeout_s: float) -> None:
+        """Adds a server that follows without a vote. Leader only."""
+
+    @abstractmethod
+    async def remove_member(self, server_id: str, *, timeout_s: float) -> None:
+        """Takes a voter or a learner out of the group. Leader only."""
+
+    @abstractmethod
+    async def transfer_leadership(self, server_id: str, *, timeout_s: float) -> None:
+        """Hands leadership to a voter that has caught up. Leader only."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stops taking part. Pending proposals end with ProposalTimeout. Idempotent."""

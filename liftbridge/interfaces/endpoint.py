@@ -1,0 +1,24 @@
+"""The seam of client endpoints: what serves clients from the broker's handlers."""
+
+from abc import ABC, abstractmethod
+
+
+class Endpoint(ABC):
+    """Listens for clients and calls the broker (:mod:`liftbridge.broker.api`). Runs on the event loop."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Binds and serves. Raises :class:`~liftbridge.errors.ConfigError` naming the address when it can't."""
+
+    @property
+    @abstractmethod
+    def port(self) -> int:
+        """The port that is bound, known after ``start`` (it matters when the configured port is 0)."""
+
+    @abstractmethod
+    def set_serving(self, serving: bool) -> None:
+        """What health checks say."""
+
+    @abstractmethod
+    async def stop(self, *, grace_s: float) -> None:
+        """Refuses new calls, lets running ones end for up to ``grace_s``, then closes. Idempotent."""

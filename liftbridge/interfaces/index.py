@@ -1,0 +1,56 @@
+"""The seam of the offset index: a sparse, disposable cache of where batches lie in segment files.
+
+Losing an index, or part of it, costs a moment of scanning and changes no result (promise S1). It is never on the path
+to an ack: ``add`` only remembers, and the write happens later.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from liftbridge.interfaces.log import LogId
+
+
+class IndexEntry(NamedTuple):
+    """A batch with ``base_offset`` begins at byte ``position`` of the segment whose base offset is ``segment``."""
+
+    base_offset: int
+    segment: int
+    position: int
+
+
+class OffsetIndex(ABC):
+    """The index of one log. ``add`` and ``find`` may be called from any thread."""
+
+    @abstractmethod
+    def add(self, entries: Sequence[IndexEntry]) -> None:
+        """Remembers entries. Cheap, doesn't block on the disk, never raises for a full or broken store."""
+
+    @abstractmethod
+    def find(self, offset: int, *, segment: int) -> IndexEntry | None:
+        """The entry with the largest base offset that is not above ``offset``, in that segment; None when unknown."""
+
+    @abstractmethod
+    def drop_from(self, segment: int, position: int) -> None:
+        """Forgets the entries of ``segment`` at ``position`` or beyond and of every later segment (truncation)."""
+
+    @abstractmethod
+    def drop_before(self, segment: int) -> None:
+        """Forgets the entries of segments whose base offset is below ``segment`` (retention)."""
+
+    @abstractmethod
+    def delete(self) -> None:
+        """Forgets everything about this log."""
+
+
+class IndexStorage(ABC):
+    """Opens the indexes of one server."""
+
+    @abstractmethod
+    def open(self, log_id: LogId) -> OffsetIndex:
+        """The index of a log; empty when there was none. Never raises because of what the store holds: a store that
+        can't be read is thrown away and begun anew."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Writes what is remembered and closes. Idempotent."""

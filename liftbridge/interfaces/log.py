@@ -1,0 +1,164 @@
+"""The seam of partition logs: an ordered log of opaque record batches.
+
+Offsets are exclusive at the end everywhere: ``end_offset`` is the offset that the next record gets.
+
+Threads: ``append``, ``truncate``, ``close`` and ``delete`` are called by one thread at a time (the event loop). ``read``,
+``sync``, ``apply_retention``, ``compact`` and ``offset_for_time`` may run in other threads at the same moment as these
+and as each other, and must be safe against them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from liftbridge.interfaces.records import RecordBatch
+
+
+class LogId(NamedTuple):
+    """Which log: ``stream_id`` is the consensus index at which the stream was created, so a stream that is deleted and
+    made again under its old name never meets its predecessor's files (promise S9)."""
+
+    stream_id: int
+    partition: int
+
+
+class EpochStart(NamedTuple):
+    """The offset of the first record (or of the next one, if there is none yet) of a leader epoch."""
+
+    leader_epoch: int
+    start_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Limits of one partition's log."""
+
+    segment_max_bytes: int = 268_435_456
+    segment_max_age_ns: int = 604_800_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionLimits:
+    """What may be kept; 0 means no limit. Limits apply to whole segments, and the active segment always stays.
+
+    ``keep_from_offset`` is the high watermark: records at or above it are never removed, whatever the limits say.
+    """
+
+    max_bytes: int
+    max_messages: int
+    max_age_ns: int
+    keep_from_offset: int
+
+
+class PartitionLog(ABC):
+    """One partition's records on one server.
+
+    The file (or whatever stands in its place) is the only truth: opening checks the tail, cuts what a crash tore off
+    and never shows a record whose checksum fails.
+    """
+
+    @property
+    @abstractmethod
+    def start_offset(self) -> int:
+        """The first retained offset; equal to ``end_offset`` when the log is empty. O(1)."""
+
+    @property
+    @abstractmethod
+    def end_offset(self) -> int:
+        """The offset of the next record. Never goes back except by ``truncate``. O(1)."""
+
+    @property
+    @abstractmethod
+    def size_bytes(self) -> int:
+        """Bytes that the records take in storage. O(1)."""
+
+    @property
+    @abstractmethod
+    def last_timestamp_ns(self) -> int:
+        """Timestamp of the last batch, 0 when there never was one. O(1)."""
+
+    @property
+    @abstractmethod
+    def epochs(self) -> Sequence[EpochStart]:
+        """Where each leader epoch present in the log begins, ascending in both fields. O(1)."""
+
+    @abstractmethod
+    def append(self, batches: Sequence[RecordBatch], *, after_gap: bool = False) -> None:
+        """Adds batches at the end, all or none.
+
+        The first ``base_offset`` must equal ``end_offset`` (or be larger, with ``after_gap``: a follower told of a gap by
+        its leader), and the batches must be contiguous unless ``after_gap``; otherwise ``ValueError``. On return the
+        bytes are in the operating system's hands (they survive a kill of the process); ``sync`` makes them survive
+        the loss of power. On :class:`~liftbridge.errors.DiskFull` or another
+        :class:`~liftbridge.errors.StorageError` nothing was added and the log is as before.
+        """
+
+    @abstractmethod
+    def read(self, offset: int, *, stop: int, max_bytes: int) -> bytes:
+        """Whole encoded batches, back to back, that cover ``[offset, stop)`` from ``offset`` on.
+
+        Begins with the batch that holds ``offset`` (or, where compaction left a gap, the next one), ends before a batch
+        whose base is ``stop`` or more, and stops before exceeding ``max_bytes`` except that one batch is always
+        returned whole. Empty when ``offset >= min(stop, end_offset)``. The bytes are as stored: the reader checks the
+        checksums. Raises :class:`~liftbridge.errors.OffsetOutOfRange` below ``start_offset``,
+        :class:`~liftbridge.errors.LogClosed` or :class:`~liftbridge.errors.LogDeleted` afterwards, and
+        :class:`~liftbridge.errors.LogDamaged` where batch edges can't be found.
+        """
+
+    @abstractmethod
+    def offset_for_time(self, timestamp_ns: int) -> int | None:
+        """The base offset of the first batch whose timestamp is ``timestamp_ns`` or later; None when all are earlier."""
+
+    @abstractmethod
+    def sync(self) -> int:
+        """Makes every record appended before the call durable and returns the ``end_offset`` that this covers.
+
+        Blocks on the disk, so the kernel calls it in a worker thread. After an error the log refuses appends, because
+        nobody can know what the disk kept.
+        """
+
+    @abstractmethod
+    def truncate(self, end_offset: int) -> None:
+        """Drops every record at ``end_offset`` and above, durably, from the tail backward. ``end_offset`` may fall
+        inside a batch: then that batch is rewritten without its tail. A no-op at or above the end."""
+
+    @abstractmethod
+    def roll_if_due(self, now_ns: int) -> bool:
+        """Seals the active segment if its first record is older than ``segment_max_age_ns``; True if it did."""
+
+    @abstractmethod
+    def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
+        """Removes whole old segments that exceed the limits and returns the new ``start_offset``."""
+
+    def compact(self, upto: int, key_of: Callable[[bytes], bytes | None]) -> None:
+        """Keeps the last record of each key below ``upto`` (capability ``compaction``)."""
+        raise NotImplementedError(f"{type(self).__name__} has no compaction")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leaves the log clean, so that the next opening need not check it. Idempotent."""
+
+    @abstractmethod
+    def delete(self) -> None:
+        """Closes and removes the log for good. Idempotent."""
+
+
+class LogStorage(ABC):
+    """Opens the logs of one server. Its methods block on the disk and are called from the event loop or a worker."""
+
+    @abstractmethod
+    def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
+        """Opens or creates a log. Raises :class:`~liftbridge.errors.LogDamaged` for damage that isn't a torn tail."""
+
+    @abstractmethod
+    def list_logs(self) -> Sequence[LogId]:
+        """Every log that exists, open or not, so that the kernel can remove those whose stream is gone."""
+
+    @abstractmethod
+    def remove(self, log_id: LogId) -> None:
+        """Removes a log that isn't open. A no-op when it doesn't exist."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Closes whatever is still open. Idempotent."""

@@ -1,0 +1,85 @@
+"""The seam of the transport: subjects, publish, subscribe, request and reply. NATS, by default.
+
+Delivery is at most once. Everything is handed over in lists, one call a socket read, never one a message.
+All methods run on the event loop.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+
+class Delivery(NamedTuple):
+    """Consecutive messages that arrived on one subject with one reply subject ("" when there is none)."""
+
+    subject: str
+    reply: str
+    payloads: list[bytes]
+
+
+#: Called once per socket read with everything that arrived for the subscription, in order. Must not raise or block.
+DeliverySink = Callable[[list[Delivery]], None]
+
+#: Answers a request: gets subject and payload, returns the reply's payload, or None to stay silent.
+RequestHandler = Callable[[str, bytes], "bytes | None"]
+
+
+class Subscription(Protocol):
+    """A live subscription; survives reconnects."""
+
+    async def unsubscribe(self) -> None:
+        """Stops it. The sink isn't called again after this returns. Idempotent."""
+
+
+class Transport(ABC):
+    """Carries messages between servers, publishers and subscribers.
+
+    *Echo*: a message published with ``echo=False`` is not delivered to this server's own subscriptions made with
+    ``echo=False``, and to every other subscription everywhere it is. That is how a leader that appended a message
+    itself lets everybody else have it without storing it twice.
+    """
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Connects. Raises :class:`~liftbridge.errors.TransportError` naming the servers it tried."""
+
+    @property
+    @abstractmethod
+    def max_payload_bytes(self) -> int:
+        """The largest payload that can be published now."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether messages flow now. While not, publishes are buffered up to a bound and then refused."""
+
+    @abstractmethod
+    def publish(self, subject: str, payloads: Sequence[bytes], *, reply: str = "", echo: bool = True) -> None:
+        """Hands messages over, in order; messages with the same ``echo`` keep the order of their calls.
+
+        Returns before they are sent. Raises :class:`~liftbridge.errors.TransportClosed` when the buffer is full
+        (nothing of the call was taken), :class:`~liftbridge.errors.PayloadTooLarge` or, for a subject that
+        can't be published to, :class:`ValueError`.
+        """
+
+    @abstractmethod
+    async def subscribe(self, subject: str, sink: DeliverySink, *, queue: str = "", echo: bool = True) -> Subscription:
+        """Subscribes; wildcards ``*`` and ``>`` are allowed. With ``queue``, each message goes to one member of that
+        group only. Returns when the server knows of it: a message published afterwards arrives."""
+
+    @abstractmethod
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Sends a request and returns the first reply. Raises :class:`~liftbridge.errors.NoResponders`,
+        :class:`~liftbridge.errors.RequestTimeout` or :class:`~liftbridge.errors.TransportClosed`."""
+
+    @abstractmethod
+    async def flush(self, *, timeout_s: float) -> None:
+        """Returns when everything published before has reached the server of the transport."""
+
+    @abstractmethod
+    def on_connection_change(self, callback: Callable[[bool], None]) -> None:
+        """Calls back with False when messages stop flowing and with True when they flow again."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Sends what is buffered and disconnects. Idempotent."""

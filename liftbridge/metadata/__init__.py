@@ -1,0 +1,1 @@
+"""What consensus replicates: commands, the state machine they drive, and the controller that proposes them."""

@@ -1,0 +1,1 @@
+"""Shipped for plugin authors: a conformance suite for each seam, in-memory twins, fault injection, a virtual clock."""
