@@ -40,6 +40,7 @@ CRC = struct.Struct(">I")
 
 #: Where the body length stands, for readers that only walk from batch to batch.
 BODY_LENGTH_POSITION = 8
+ATTRIBUTES_POSITION = 5
 
 ATTRIBUTE_ENCRYPTED = 0x08
 ATTRIBUTE_CONTROL = 0x10
@@ -111,7 +112,7 @@ def decode_header(data: bytes | memoryview, position: int = 0) -> BatchHeader:
 
 
 def decode_batch(data: bytes | memoryview, position: int = 0) -> RecordBatch:
-    """The whole batch at ``position``, its checksum verified. Raises ProtocolError for anything short, odd or damaged."""
+    """The whole batch at ``position``, its checksum verified. Raises ProtocolError for anything short or damaged."""
     header = decode_header(data, position)
     end = position + HEADER_BYTES + header.body_bytes
     if end > len(data):
@@ -134,6 +135,29 @@ def iter_batches(data: bytes | memoryview) -> Iterator[RecordBatch]:
         batch = decode_batch(data, position)
         yield batch
         position += len(batch.data)
+
+
+class BatchBody(NamedTuple):
+    """A verified batch, as a subscriber's reader wants it."""
+
+    base_offset: int
+    end_offset: int
+    attributes: int
+    body: memoryview
+
+
+def iter_bodies(data: bytes) -> Iterator[BatchBody]:
+    """The bodies of the batches that stand back to back in ``data``, each verified. Raises ProtocolError at the first
+    bad one."""
+    position = 0
+    while position < len(data):
+        crc, _, attributes, _, body_bytes, _, base_offset, end_offset, _, _ = decode_header(data, position)
+        end = position + HEADER_BYTES + body_bytes
+        covered = data[position + CRC.size : end]
+        if google_crc32c.value(covered) != crc:
+            raise ProtocolError(f"batch at offset {base_offset} fails its checksum")
+        yield BatchBody(base_offset, end_offset, attributes, memoryview(covered)[HEADER_BYTES - CRC.size :])
+        position = end
 
 
 def encode_offset(offset: int) -> bytes:

@@ -1,0 +1,299 @@
+"""The leader's write path: runs in, batches appended, acks out.
+
+Runs that arrive in one turn of the event loop become one append (natural batching: no timer, no wait when idle). The
+order is: append, hand to the mirror, commit, ack. With durability ``sync`` the commit waits for the disk in a
+worker thread, and everything appended meanwhile shares the next sync (group commit).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from liftbridge.clock import Clock
+from liftbridge.errors import StorageError
+from liftbridge.interfaces.records import RecordBatch
+from liftbridge.partition.partition import Partition
+from liftbridge.partition.pending import ACK_ALL, ANY_OFFSET, PendingRun
+from liftbridge.partition.refusal import Refusal, RefusalKind
+from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch
+from liftbridge.protocol.record_encoding import encode_records, encode_trailer
+
+logger = logging.getLogger(__name__)
+
+
+class Durability(StrEnum):
+    """What an ack proves about power loss. A kill of the process loses nothing in any of them."""
+
+    PAGE = "page"
+    INTERVAL = "interval"
+    SYNC = "sync"
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderSettings:
+    """How one partition's leader works. ``max_message_bytes`` bounds a message with its envelope."""
+
+    durability: Durability = Durability.PAGE
+    sync_interval_s: float = 1.0
+    batch_max_messages: int = 1024
+    batch_max_bytes: int = 256 * 1024
+    max_message_bytes: int = 1024 * 1024
+    max_unsynced_bytes: int = 16 * 1024 * 1024
+    min_isr: int = 1
+    check_expected_offsets: bool = False
+
+
+@dataclass(slots=True)
+class _Appended:
+    """A run that is in the log, at ``base_offset``."""
+
+    run: PendingRun
+    base_offset: int
+    reception_ns: int
+
+    @property
+    def end_offset(self) -> int:
+        return self.base_offset + len(self.run.items)
+
+
+class PartitionLeader:
+    """Sequences what is published to one partition, for one leader epoch. All methods run on the event loop."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        leader_epoch: int,
+        settings: LeaderSettings,
+        clock: Clock,
+        sync_executor: Executor,
+        isr_size: Callable[[], int] = lambda: 1,
+    ) -> None:
+        self.partition = partition
+        self.leader_epoch = leader_epoch
+        self.settings = settings
+        self._clock = clock
+        self._sync_executor = sync_executor
+        self._isr_size = isr_size
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[PendingRun] = []
+        self._pending_bytes = 0
+        self._flush_scheduled = False
+        self._unsynced: deque[_Appended] = deque()
+        self._unsynced_bytes = 0
+        self._sync_task: asyncio.Task[None] | None = None
+        self._resume: list[Callable[[], None]] = []
+        self._closed = False
+        partition.advance_high_watermark(partition.log.end_offset)
+
+    # --- taking runs in -----------------------------------------------------------------------------------------------
+
+    def submit(self, run: PendingRun) -> None:
+        """Takes a run; its outcome is told to ``run.acks``, never raised."""
+        refusal = self._refusal_at_the_door(run)
+        if refusal is not None:
+            self._refuse(run, refusal)
+            return
+        self._pending.append(run)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether more waits for the disk than ``max_unsynced_bytes``: publishers that can wait should."""
+        return self._unsynced_bytes > self.settings.max_unsynced_bytes
+
+    def call_when_ready(self, callback: Callable[[], None]) -> None:
+        """Calls back, once, when no longer ``overloaded``."""
+        self._resume.append(callback)
+
+    def _refusal_at_the_door(self, run: PendingRun) -> Refusal | None:
+        if self._closed:
+            return Refusal(RefusalKind.NOT_LEADER, f"this server no longer leads {self.partition.key}")
+        if run.ack_policy == ACK_ALL and self._isr_size() < self.settings.min_isr:
+            return Refusal(
+                RefusalKind.TOO_FEW_REPLICAS,
+                f"{self.partition.key} has {self._isr_size()} replicas in sync, and ack policy ALL needs "
+                f"{self.settings.min_isr}; nothing was stored",
+            )
+        return None
+
+    def _refuse(self, run: PendingRun, refusal: Refusal) -> None:
+        if run.acks is not None:
+            run.acks.refused(run, refusal)
+
+    # --- appending ----------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Appends what has gathered."""
+        self._flush_scheduled = False
+        runs, self._pending = self._pending, []
+        log = self.partition.log
+        if self.settings.check_expected_offsets:
+            runs = self._check_expected_offsets(runs, log.end_offset)
+        if not runs:
+            return
+        now_ns = max(self._clock.time_ns(), log.last_timestamp_ns)
+        batches, appended = self._encode(runs, log.end_offset, now_ns)
+        try:
+            log.append(batches)
+        except StorageError as error:
+            logger.error("%s: append failed: %s", self.partition.key, error)
+            for run in runs:
+                self._refuse(run, Refusal(RefusalKind.STORAGE, f"not stored: {error}"))
+            return
+        self._note_append(batches[-1], now_ns)
+        for run in runs:
+            if run.mirror is not None:
+                run.mirror.publish(run)
+        if self.settings.durability is Durability.SYNC:
+            self._unsynced.extend(appended)
+            self._unsynced_bytes += sum(len(batch.data) for batch in batches)
+            self._start_sync(0.0)
+            return
+        self._commit(appended)
+        if self.settings.durability is Durability.INTERVAL:
+            self._start_sync(self.settings.sync_interval_s)
+
+    def _check_expected_offsets(self, runs: list[PendingRun], next_offset: int) -> list[PendingRun]:
+        """Only what publishers expected to stand where it would: record by record, in order. Refusing one shifts nobody
+        else, because the next is compared with the offset that it would really get."""
+        accepted = []
+        for run in runs:
+            for i in range(len(run.items)):
+                record = run.part(i, i + 1)
+                if run.expected_offset in (ANY_OFFSET, next_offset):
+                    accepted.append(record)
+                    next_offset += 1
+                else:
+                    self._refuse(record, Refusal(RefusalKind.INCORRECT_OFFSET, "incorrect expected offset"))
+        return accepted
+
+    def _encode(
+        self, runs: list[PendingRun], base_offset: int, now_ns: int
+    ) -> tuple[list[RecordBatch], list[_Appended]]:
+        batches: list[RecordBatch] = []
+        appended: list[_Appended] = []
+        bodies: list[bytes] = []
+        body_bytes = 0
+        batch_base = offset = base_offset
+        for run in runs:
+            trailer = self._trailer(run, now_ns)
+            appended.append(_Appended(run, offset, now_ns))
+            for part in self._parts(run):
+                if bodies and (
+                    body_bytes >= self.settings.batch_max_bytes
+                    or offset - batch_base + len(part.items) > self.settings.batch_max_messages
+                ):
+                    batches.append(self._batch(bodies, batch_base, offset, now_ns))
+                    bodies, body_bytes, batch_base = [], 0, offset
+                body = encode_records(part.items, part.item_bytes, base_offset=offset, trailer=trailer, lead=part.lead)
+                bodies.append(body)
+                body_bytes += len(body)
+                offset += len(part.items)
+        batches.append(self._batch(bodies, batch_base, offset, now_ns))
+        return batches, appended
+
+    def _parts(self, run: PendingRun) -> list[PendingRun]:
+        """The run in pieces that fit a batch."""
+        count = len(run.items)
+        average = max(1, run.size_bytes() // count)
+        step = max(1, min(self.settings.batch_max_messages, self.settings.batch_max_bytes // average))
+        return [run] if count <= step else [run.part(i, i + step) for i in range(0, count, step)]
+
+    def _trailer(self, run: PendingRun, now_ns: int) -> bytes:
+        key = self.partition.key
+        return encode_trailer(
+            timestamp_ns=now_ns, stream=key.stream, partition=key.partition, subject=run.subject, reply=run.reply
+        )
+
+    def _batch(self, bodies: list[bytes], base_offset: int, end_offset: int, now_ns: int) -> RecordBatch:
+        return encode_batch(
+            bodies[0] if len(bodies) == 1 else b"".join(bodies),
+            base_offset=base_offset,
+            end_offset=end_offset,
+            record_count=end_offset - base_offset,
+            leader_epoch=self.leader_epoch,
+            timestamp_ns=now_ns,
+        )
+
+    def _note_append(self, last: RecordBatch, now_ns: int) -> None:
+        partition = self.partition
+        partition.last_body = (last.base_offset, last.data)
+        partition.received_first_ns = partition.received_first_ns or now_ns
+        partition.received_latest_ns = now_ns
+
+    # --- committing ---------------------------------------------------------------------------------------------------
+
+    def _commit(self, appended: list[_Appended]) -> None:
+        """Everything in ``appended`` is as durable as the stream asks: readers see it and publishers hear of it."""
+        self.partition.advance_high_watermark(appended[-1].end_offset)
+        commit_ns = self._clock.time_ns()
+        for one in appended:
+            if one.run.acks is not None:
+                one.run.acks.stored(one.run, one.base_offset, one.reception_ns, commit_ns)
+
+    def _start_sync(self, delay_s: float) -> None:
+        if self._sync_task is None and not self._closed:
+            self._sync_task = self._loop.create_task(self._sync(delay_s))
+
+    async def _sync(self, delay_s: float) -> None:
+        """Syncs until nothing waits; one sync covers all that was appended before it began."""
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        try:
+            while True:
+                synced_end = await self._loop.run_in_executor(self._sync_executor, self.partition.log.sync)
+                self._release(synced_end)
+                if not self._unsynced:
+                    return
+        except StorageError as error:
+            self._fail_unsynced(error)
+        finally:
+            self._sync_task = None
+
+    def _release(self, synced_end: int) -> None:
+        released = []
+        while self._unsynced and self._unsynced[0].end_offset <= synced_end:
+            released.append(self._unsynced.popleft())
+        if released:
+            self._unsynced_bytes = sum(one.run.size_bytes() for one in self._unsynced)
+            self._commit(released)
+        if not self.overloaded:
+            resume, self._resume = self._resume, []
+            for callback in resume:
+                callback()
+
+    def _fail_unsynced(self, error: StorageError) -> None:
+        logger.error("%s: sync failed, outcome of %d runs unknown: %s", self.partition.key, len(self._unsynced), error)
+        unsynced, self._unsynced = list(self._unsynced), deque()
+        self._unsynced_bytes = 0
+        for one in unsynced:
+            self._refuse(one.run, Refusal(RefusalKind.OUTCOME_UNKNOWN, f"may be lost at a power failure: {error}"))
+
+    async def close(self) -> None:
+        """Appends what was taken, waits for the disk where the mode asks for it, and takes nothing more. Every run that
+        is still open then gets an answer."""
+        if self._closed:
+            return
+        if self._pending:
+            self._flush()
+        self._closed = True
+        if self._sync_task is not None:
+            if self.settings.durability is Durability.SYNC:
+                await self._sync_task
+            else:
+                self._sync_task.cancel()
+                await asyncio.gather(self._sync_task, return_exceptions=True)
+        for one in self._unsynced:
+            self._refuse(one.run, Refusal(RefusalKind.OUTCOME_UNKNOWN, "outcome unknown, leader changed"))
+
+
+def record_overhead_bytes(stream: str, subject: str, reply: str = "") -> int:
+    """About what a record takes beside the publisher's own bytes, for sizing."""
+    trailer = encode_trailer(timestamp_ns=1 << 60, stream=stream, partition=1, subject=subject, reply=reply)
+    return HEADER_BYTES + len(trailer)
