@@ -1,0 +1,52 @@
+"""The broker that endpoints are handed: every call of the API, by name."""
+
+from collections.abc import Mapping
+
+from liftbridge.broker.api import CallContext, ResponseSink, UnaryHandler
+from liftbridge.broker.api import PublishSession as PublishSessionApi
+from liftbridge.broker.api import Subscription as SubscriptionApi
+from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
+from liftbridge.broker.publishing import Publishing
+from liftbridge.broker.session import PublishSession
+from liftbridge.broker.streams import StreamHandlers
+from liftbridge.broker.subscribing import subscribe
+from liftbridge.broker.unimplemented import unimplemented_handlers
+from liftbridge.metadata.state import MetadataState
+from liftbridge.partition.manager import PartitionManager
+from liftbridge.protocol.generated import api_pb2 as api
+
+
+class Broker:
+    """See :class:`liftbridge.broker.api.BrokerApi`."""
+
+    def __init__(
+        self,
+        state: MetadataState,
+        partitions: PartitionManager,
+        publishing: Publishing,
+        streams: StreamHandlers,
+        cluster_metadata: ClusterMetadataHandlers,
+    ) -> None:
+        self._state = state
+        self._partitions = partitions
+        self._publishing = publishing
+        self._streams = streams
+        self._cluster_metadata = cluster_metadata
+
+    def unary_handlers(self) -> Mapping[str, UnaryHandler]:
+        return {
+            "CreateStream": self._streams.create_stream,
+            "DeleteStream": self._streams.delete_stream,
+            "FetchMetadata": self._cluster_metadata.fetch_metadata,
+            "FetchPartitionMetadata": self._cluster_metadata.fetch_partition_metadata,
+            "Publish": self._publishing.publish,
+            "PublishToSubject": self._publishing.publish_to_subject,
+            **unimplemented_handlers(),
+        }
+
+    def publish_session(self, call: CallContext, sink: ResponseSink) -> PublishSessionApi:
+        del call
+        return PublishSession(self._publishing, sink)
+
+    async def subscribe(self, request: api.SubscribeRequest, call: CallContext) -> SubscriptionApi:
+        return await subscribe(request, call, self._state, self._partitions)

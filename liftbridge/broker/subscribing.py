@@ -1,0 +1,50 @@
+"""Subscribe: the checks in the original's order, then a subscription."""
+
+from liftbridge.broker.api import CallContext
+from liftbridge.errors import FailedPrecondition, InternalError, InvalidRequest, NotFound
+from liftbridge.metadata.state import MetadataState
+from liftbridge.partition.manager import PartitionManager
+from liftbridge.partition.partition import PartitionKey
+from liftbridge.partition.subscription import PartitionSubscription, resolve_range
+from liftbridge.protocol.generated import api_pb2 as api
+
+
+class GroupSubscription(PartitionSubscription):
+    """A subscription that holds its consumer group's place on the partition."""
+
+    _partitions: PartitionManager
+    _place: tuple[PartitionKey, str]
+
+    def hold(self, partitions: PartitionManager, key: PartitionKey, group: str, epoch: int) -> None:
+        """Takes the place, ending whoever held it. Raises when a member of a later epoch does."""
+        if not partitions.attach_group_reader(key, group, epoch, self):
+            raise FailedPrecondition("Consumer is not currently assigned this partition")
+        self._partitions, self._place = partitions, (key, group)
+
+    def close(self) -> None:
+        key, group = self._place
+        self._partitions.detach_group_reader(key, group, self)
+
+
+async def subscribe(
+    request: api.SubscribeRequest, call: CallContext, state: MetadataState, partitions: PartitionManager
+) -> PartitionSubscription:
+    """Accepts a subscription or raises what the client gets (reference: the original's API, section 5.2)."""
+    del call
+    consumer = request.consumer
+    if consumer.groupId and not consumer.consumerId:
+        raise InvalidRequest("Consumer id cannot be empty when group id is provided")
+    stream = state.streams.get(request.stream)
+    if stream is None or not 0 <= request.partition < len(stream.partitions):
+        raise NotFound("No such partition")
+    local = partitions.get(request.stream, request.partition)
+    if local is not None and local.damage is not None:
+        raise InternalError(f"partition {request.partition} of stream {request.stream} is offline: {local.damage}")
+    if local is None or local.partition is None or not local.is_leader:
+        raise FailedPrecondition("Server not partition leader")
+    read_range = resolve_range(local.partition, request)
+    if not consumer.groupId:
+        return PartitionSubscription(local.partition, read_range)
+    subscription = GroupSubscription(local.partition, read_range)
+    subscription.hold(partitions, local.assignment.key, consumer.groupId, consumer.groupEpoch)
+    return subscription

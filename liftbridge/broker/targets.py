@@ -1,0 +1,103 @@
+"""Where a publish goes: which local partitions take it, and whether others have to be reached over the transport."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from liftbridge.interfaces.routing import SubjectRouter
+from liftbridge.metadata.state import MetadataState, StreamState
+from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.pending import ACK_NONE, PendingRun
+from liftbridge.partition.refusal import Refusal, RefusalKind
+from liftbridge.protocol.acks import AckTemplate
+
+
+@dataclass(frozen=True, slots=True)
+class AckTarget:
+    """What acks say about the stream they come from."""
+
+    stream: str
+    base_subject: str
+
+    def template(self, run: PendingRun, inbox: str, reception_ns: int, commit_ns: int) -> AckTemplate:
+        """What the acks of one run have in common."""
+        return AckTemplate(
+            stream=self.stream,
+            partition_subject=self.base_subject,
+            message_subject=run.subject,
+            ack_inbox=inbox,
+            ack_policy=run.ack_policy,
+            reception_timestamp_ns=reception_ns,
+            commit_timestamp_ns=commit_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One partition as a publisher's goal.
+
+    ``local`` is the partition itself, if this server leads it and its stream is in no load-balance group; None means
+    that the partition gets the message, and acks it, only through the transport. ``attached`` are this server's other
+    partitions that listen on the same subject.
+    """
+
+    acks: AckTarget
+    subject: str
+    local: LocalPartition | None
+    attached: tuple[LocalPartition, ...]
+    checks_expected_offsets: bool
+
+
+class TargetTable:
+    """Looks targets up, and remembers them until metadata or roles change."""
+
+    def __init__(self, state: MetadataState, partitions: PartitionManager, router: SubjectRouter) -> None:
+        self._state = state
+        self._partitions = partitions
+        self._router = router
+        self._version = (-1, -1)
+        self._targets: dict[tuple[str, int], Target | Refusal] = {}
+
+    def find(self, stream: str, partition: int, ack_policy: int) -> Target | Refusal:
+        """The target, or why there is none."""
+        version = (self._state.version, self._partitions.version)
+        if version != self._version:
+            self._version = version
+            self._targets.clear()
+        found = self._targets.get((stream, partition))
+        if found is None:
+            found = self._targets[stream, partition] = self._resolve(stream, partition)
+        if isinstance(found, Target) and found.checks_expected_offsets and ack_policy == ACK_NONE:
+            return Refusal(RefusalKind.BAD_REQUEST, "stream with concurrency control must have AckPolicy set")
+        return found
+
+    def listeners(self, subject: str) -> tuple[LocalPartition, ...]:
+        """The partitions led here, in no load-balance group, that hear what is published on ``subject``."""
+        return tuple(
+            local
+            for local in self._partitions
+            if local.is_leader
+            and not local.assignment.group
+            and self._router.matches(local.assignment.subject, subject)
+        )
+
+    def _resolve(self, stream: str, partition: int) -> Target | Refusal:
+        streams: Mapping[str, StreamState] = self._state.streams
+        state = streams.get(stream)
+        if state is None:
+            return Refusal(RefusalKind.NO_SUCH_PARTITION, f"no such stream: {stream}")
+        if not 0 <= partition < len(state.partitions):
+            return Refusal(RefusalKind.NO_SUCH_PARTITION, f"no such partition: {partition}")
+        if state.partitions[partition].readonly:
+            return Refusal(RefusalKind.READONLY, f"readonly partition: {partition}")
+        local = self._partitions.get(stream, partition)
+        if local is not None and local.damage is not None:
+            return Refusal(RefusalKind.STORAGE, f"partition {partition} of stream {stream} is offline: {local.damage}")
+        subject = self._router.partition_subject(state.subject, partition)
+        direct = local if local is not None and local.is_leader and not state.group else None
+        return Target(
+            acks=AckTarget(stream, state.subject),
+            subject=subject,
+            local=direct,
+            attached=tuple(other for other in self.listeners(subject) if other is not direct),
+            checks_expected_offsets=bool(state.config.optimistic_concurrency_control),
+        )

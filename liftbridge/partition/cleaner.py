@@ -1,0 +1,64 @@
+"""Rolling and retention, for all partitions, in one task that sleeps until something is due."""
+
+import asyncio
+import logging
+
+from liftbridge.clock import Clock
+from liftbridge.errors import StorageError
+from liftbridge.interfaces.log import RetentionLimits
+from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.partition import PartitionKey
+
+logger = logging.getLogger(__name__)
+
+#: How often the cleaner looks for partitions that came since.
+_LONGEST_SLEEP_S = 30.0
+_SHORTEST_SLEEP_S = 0.05
+
+
+class Cleaner:
+    """Looks at each partition once in its own check interval. The disk work runs in a worker thread."""
+
+    def __init__(self, partitions: PartitionManager, clock: Clock) -> None:
+        self._partitions = partitions
+        self._clock = clock
+        self._due_ns: dict[PartitionKey, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(await self.clean_due())  # noqa: ASYNC110  (a timer, not a poll)
+
+    async def clean_due(self) -> float:
+        """Cleans what is due and returns the seconds until something else is."""
+        now_ns = self._clock.monotonic_ns()
+        due = {}
+        for local in list(self._partitions):
+            key, interval_ns = local.assignment.key, local.assignment.retention.check_interval_ns
+            due[key] = self._due_ns.get(key, now_ns + interval_ns)
+            if due[key] <= now_ns:
+                due[key] = now_ns + interval_ns
+                await clean(local, self._clock)
+        self._due_ns = due
+        next_ns = min(due.values(), default=now_ns + int(_LONGEST_SLEEP_S * 1e9))
+        return min(_LONGEST_SLEEP_S, max(_SHORTEST_SLEEP_S, (next_ns - now_ns) / 1e9))
+
+
+async def clean(local: LocalPartition, clock: Clock) -> None:
+    """Rolls the active segment if it is old, then applies the limits. Never removes uncommitted records."""
+    partition, retention = local.partition, local.assignment.retention
+    if partition is None:
+        return
+    now_ns = clock.time_ns()
+    limits = RetentionLimits(
+        max_bytes=retention.max_bytes,
+        max_messages=retention.max_messages,
+        max_age_ns=retention.max_age_ns,
+        keep_from_offset=partition.high_watermark,
+    )
+    try:
+        partition.log.roll_if_due(now_ns)
+        if limits.max_bytes or limits.max_messages or limits.max_age_ns:
+            await asyncio.to_thread(partition.log.apply_retention, limits, now_ns)
+    except StorageError as error:
+        logger.error("%s: retention failed: %s", local.assignment.key, error)
