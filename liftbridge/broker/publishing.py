@@ -139,9 +139,7 @@ class Publishing:
             if ack is not None and ack.ackError != api.Ack.OK:
                 raise error_of(refusal_of(ack))
         else:
-            acks = SingleAck(
-                target.acks, inbox, self.transport if request.ackInbox else None, refusals_as_acks=False
-            )
+            acks = SingleAck(target.acks, inbox, self.transport if request.ackInbox else None, refusals_as_acks=False)
             self.append(target, run, acks, inbox)
             ack = await self._await_ack(acks.future, call)
         return api.PublishResponse(ack=ack if request.ackPolicy != ACK_NONE else None)
@@ -234,9 +232,7 @@ class Publishing:
         return api.PublishToSubjectResponse(ack=ack if request.ackPolicy != ACK_NONE else None)
 
 
-def submit(
-    local: LocalPartition, run: PublishRun, subject: str, acks: AckSink, mirror: SubjectMirror | None
-) -> None:
+def submit(local: LocalPartition, run: PublishRun, subject: str, acks: AckSink, mirror: SubjectMirror | None) -> None:
     """Hands a run to a partition that is led here."""
     pending = PendingRun(
         items=run.fields,

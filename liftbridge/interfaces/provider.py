@@ -20,7 +20,7 @@ class Seam(StrEnum):
 
 #: The generation of each seam that this kernel speaks. A breaking change of a seam's interface adds one; a provider
 #: says which it was written for, and one of another generation is refused with a message that says what to install.
-GENERATIONS: dict[Seam, int] = {seam: 1 for seam in Seam}
+GENERATIONS: dict[Seam, int] = dict.fromkeys(Seam, 1)
 
 
 @dataclass(frozen=True, slots=True)

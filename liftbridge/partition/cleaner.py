@@ -27,7 +27,7 @@ class Cleaner:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(await self.clean_due())  # noqa: ASYNC110  (a timer, not a poll)
+            await asyncio.sleep(await self.clean_due())
 
     async def clean_due(self) -> float:
         """Cleans what is due and returns the seconds until something else is."""

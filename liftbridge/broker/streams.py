@@ -1,0 +1,80 @@
+"""CreateStream and DeleteStream. Texts and their order are the original's (reference: its API, sections 4.1 and 4.2)."""
+
+import logging
+from typing import Protocol
+
+from liftbridge.broker.api import CallContext
+from liftbridge.broker.validation import (
+    RESERVED_STREAMS,
+    check_group,
+    check_stream_name,
+    check_subject,
+    partition_count,
+    replication_factor,
+    stream_config,
+)
+from liftbridge.clock import Clock
+from liftbridge.errors import InvalidRequest
+from liftbridge.interfaces.routing import SubjectRouter
+from liftbridge.metadata.controller import MetadataController
+from liftbridge.protocol.generated import api_pb2 as api
+
+logger = logging.getLogger(__name__)
+
+#: For calls without a deadline.
+DEFAULT_TIMEOUT_S = 5.0
+#: How long a create that committed waits for the leaders to run.
+_START_TIMEOUT_S = 5.0
+
+
+class Starting(Protocol):
+    """Waits for roles."""
+
+    async def wait_started(self, stream_id: int, timeout_s: float) -> None: ...
+
+
+class StreamHandlers:
+    """The control calls that change streams."""
+
+    def __init__(
+        self, controller: MetadataController, partitions: Starting, router: SubjectRouter, clock: Clock
+    ) -> None:
+        self._controller = controller
+        self._partitions = partitions
+        self._router = router
+        self._clock = clock
+
+    async def create_stream(self, request: api.CreateStreamRequest, call: CallContext) -> api.CreateStreamResponse:
+        """Answers once the stream is committed and its local partitions run."""
+        if not request.name:
+            raise InvalidRequest("Name cannot be empty")
+        check_subject(request.subject, self._router)
+        check_stream_name(request.name)
+        check_group(request.group)
+        partitions = partition_count(request)
+        config = stream_config(request)
+        if config.compact_enabled or config.auto_pause_time_ms:
+            logger.warning('stream "%s": compaction and auto pause are kept and take effect later', request.name)
+        stream = await self._controller.create_stream(
+            name=request.name,
+            subject=request.subject,
+            group=request.group,
+            config=config,
+            partitions=partitions,
+            replication_factor=replication_factor(request, len(self._controller.servers())),
+            timeout_s=self._remaining_s(call),
+        )
+        await self._partitions.wait_started(stream.stream_id, _START_TIMEOUT_S)
+        return api.CreateStreamResponse()
+
+    async def delete_stream(self, request: api.DeleteStreamRequest, call: CallContext) -> api.DeleteStreamResponse:
+        """Answers once the deletion is committed."""
+        if request.name in RESERVED_STREAMS:
+            raise InvalidRequest("Stream is reserved")
+        await self._controller.delete_stream(request.name, timeout_s=self._remaining_s(call))
+        return api.DeleteStreamResponse()
+
+    def _remaining_s(self, call: CallContext) -> float:
+        if call.deadline_ns is None:
+            return DEFAULT_TIMEOUT_S
+        return max(0.0, (call.deadline_ns - self._clock.monotonic_ns()) / 1e9)

@@ -1,0 +1,89 @@
+"""From metadata to what this server should run: a pure function of the state."""
+
+from collections.abc import Callable
+
+from liftbridge.interfaces.log import LogSettings
+from liftbridge.interfaces.routing import SubjectRouter
+from liftbridge.metadata.config import StreamConfig, StreamDefaults
+from liftbridge.metadata.state import MetadataState, StreamState
+from liftbridge.partition.assignment import Assignment, RetentionSettings
+from liftbridge.partition.leader import LeaderSettings
+from liftbridge.partition.partition import PartitionKey
+
+_MS_NS = 1_000_000
+#: What the original makes of an explicit 0.
+_ZERO_SEGMENT_BYTES = 1 << 30
+_ZERO_CLEANER_INTERVAL_NS = 300 * 1_000_000_000
+
+
+def assignments_of(
+    state: MetadataState,
+    server_id: str,
+    incarnation: str,
+    router: SubjectRouter,
+    defaults_for: Callable[[str], StreamDefaults],
+) -> list[Assignment]:
+    """The partitions that ``server_id`` holds. It leads none before this start of it is registered, because until then
+    the leader epochs are those of an earlier start."""
+    server = state.servers.get(server_id)
+    registered = server is not None and server.incarnation == incarnation
+    return [
+        _assignment(stream, number, server_id, registered, router, defaults_for(stream.name))
+        for stream in state.streams.values()
+        for number, partition in enumerate(stream.partitions)
+        if server_id in partition.replicas
+    ]
+
+
+def _assignment(
+    stream: StreamState, number: int, server_id: str, registered: bool, router: SubjectRouter, defaults: StreamDefaults
+) -> Assignment:
+    partition = stream.partitions[number]
+    return Assignment(
+        key=PartitionKey(stream.name, number, stream.stream_id),
+        base_subject=stream.subject,
+        subject=router.partition_subject(stream.subject, number),
+        group=stream.group,
+        leader_epoch=partition.leader_epoch,
+        leads=registered and partition.leader == server_id,
+        leader_settings=_leader_settings(stream.config, defaults),
+        log_settings=_log_settings(stream.config, defaults),
+        retention=_retention(stream.config, defaults),
+    )
+
+
+def _leader_settings(config: StreamConfig, defaults: StreamDefaults) -> LeaderSettings:
+    return LeaderSettings(
+        durability=defaults.durability,
+        sync_interval_s=defaults.sync_interval_s,
+        batch_max_messages=defaults.batch_max_messages,
+        max_message_bytes=defaults.max_message_bytes,
+        min_isr=_either(config.min_isr, defaults.min_isr),
+        check_expected_offsets=bool(config.optimistic_concurrency_control),
+    )
+
+
+def _log_settings(config: StreamConfig, defaults: StreamDefaults) -> LogSettings:
+    segment_bytes = _either(config.segment_max_bytes, defaults.segment_max_bytes)
+    return LogSettings(
+        segment_max_bytes=segment_bytes or _ZERO_SEGMENT_BYTES,
+        segment_max_age_ns=_ns(config.segment_max_age_ms, defaults.segment_max_age_ns),
+    )
+
+
+def _retention(config: StreamConfig, defaults: StreamDefaults) -> RetentionSettings:
+    interval_ns = _ns(config.cleaner_interval_ms, defaults.cleaner_interval_ns)
+    return RetentionSettings(
+        max_bytes=_either(config.retention_max_bytes, defaults.retention_max_bytes),
+        max_messages=_either(config.retention_max_messages, defaults.retention_max_messages),
+        max_age_ns=_ns(config.retention_max_age_ms, defaults.retention_max_age_ns),
+        check_interval_ns=interval_ns or _ZERO_CLEANER_INTERVAL_NS,
+    )
+
+
+def _either(override: int | None, default: int) -> int:
+    return default if override is None else override
+
+
+def _ns(override_ms: int | None, default_ns: int) -> int:
+    return default_ns if override_ms is None else override_ms * _MS_NS

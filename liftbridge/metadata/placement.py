@@ -1,0 +1,75 @@
+"""Where the partitions of a new stream go. Plugins may decide; what they decide is checked."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from liftbridge.errors import InternalError
+from liftbridge.metadata.commands import Placement
+from liftbridge.metadata.state import MetadataState
+
+
+class PlacementPolicy(Protocol):
+    """Asked for each partition; None leaves the decision to the default."""
+
+    def place_replicas(
+        self, stream: str, partition: int, replication_factor: int, loads: Mapping[str, int]
+    ) -> Sequence[str] | None: ...
+
+    def choose_leader(
+        self, stream: str, partition: int, candidates: Sequence[str], leaderships: Mapping[str, int]
+    ) -> str | None: ...
+
+
+def place(
+    state: MetadataState,
+    policy: PlacementPolicy,
+    *,
+    stream: str,
+    partitions: int,
+    replication_factor: int,
+    servers: Sequence[str],
+) -> tuple[Placement, ...]:
+    """Spreads replicas and leaderships over ``servers``, counting what the same request placed before."""
+    loads = Counter(dict.fromkeys(servers, 0))
+    leaderships = Counter(dict.fromkeys(servers, 0))
+    for existing in state.streams.values():
+        for partition in existing.partitions:
+            loads.update(server for server in partition.replicas if server in loads)
+            leaderships.update([partition.leader] if partition.leader in leaderships else [])
+    placements = []
+    for number in range(partitions):
+        replicas = _replicas(policy, stream, number, replication_factor, loads)
+        leader = _leader(policy, stream, number, replicas, leaderships)
+        loads.update(replicas)
+        leaderships[leader] += 1
+        placements.append(Placement(replicas, leader))
+    return tuple(placements)
+
+
+def _replicas(
+    policy: PlacementPolicy, stream: str, partition: int, replication_factor: int, loads: Counter[str]
+) -> tuple[str, ...]:
+    chosen = policy.place_replicas(stream, partition, replication_factor, dict(loads))
+    if chosen is None:
+        return tuple(sorted(loads, key=lambda server: (loads[server], server))[:replication_factor])
+    if len(set(chosen)) != replication_factor or not set(chosen) <= set(loads):
+        raise InternalError(
+            f"a liftbridge_place_replicas hook answered {list(chosen)} for partition {partition} of stream {stream}; "
+            f"{replication_factor} different ones of {sorted(loads)} were asked for"
+        )
+    return tuple(chosen)
+
+
+def _leader(
+    policy: PlacementPolicy, stream: str, partition: int, replicas: tuple[str, ...], leaderships: Counter[str]
+) -> str:
+    chosen = policy.choose_leader(stream, partition, replicas, dict(leaderships))
+    if chosen is None:
+        return min(replicas, key=lambda server: (leaderships[server], server))
+    if chosen not in replicas:
+        raise InternalError(
+            f"a liftbridge_choose_leader hook answered {chosen!r} for partition {partition} of stream {stream}; "
+            f"one of {list(replicas)} was asked for"
+        )
+    return chosen
