@@ -1,1 +1,6 @@
-"""placeholder"""
+"""Log storage in segment files: the default of ``storage.log``.
+
+Here lives everything that knows the layout of the files on disk; what the records mean is the kernel's business.
+``plugin`` has the hooks, ``storage`` the storage of a server, ``log`` one partition's log, ``segment`` one file,
+``recovery`` what opening does, ``dump`` the tool for people.
+"""

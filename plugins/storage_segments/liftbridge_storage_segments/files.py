@@ -1,0 +1,122 @@
+"""The only place that touches the file system, so that tests can make any single operation fail."""
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from liftbridge.errors import DiskFull, StorageError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Turns the operating system's errors into ours; ``what`` says what was being done, to which file."""
+    try:
+        yield
+    except OSError as error:
+        kind = DiskFull if error.errno in _NO_ROOM else StorageError
+        raise kind(f"{what}: {error.strerror or error}") from error
+
+
+class OpenFile:
+    """A file descriptor that closes when nobody holds it any more, so a reader in another thread never meets a
+    descriptor that was closed (or reused) under its hands."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Files:
+    """File operations, with a bounded set of open files."""
+
+    def __init__(self, open_files: int = 256) -> None:
+        self._limit = open_files
+        self._open: OrderedDict[Path, OpenFile] = OrderedDict()
+
+    def open(self, path: Path) -> OpenFile:
+        """The open file of an existing path. Hold the result while using its descriptor."""
+        file = self._open.get(path)
+        if file is None:
+            file = self._open[path] = OpenFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            while len(self._open) > self._limit:
+                self._open.popitem(last=False)
+        else:
+            with suppress(KeyError):  # another thread dropped it just now; this reference keeps it usable
+                self._open.move_to_end(path)
+        return file
+
+    def forget(self, path: Path) -> None:
+        """The path is going away or changes its meaning."""
+        self._open.pop(path, None)
+
+    def create(self, path: Path) -> None:
+        """A new, empty file that survives a loss of power."""
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        self.sync_directory(path.parent)
+
+    def write(self, path: Path, data: bytes, position: int) -> None:
+        """Writes all of ``data``; a short write goes on where it stopped."""
+        file = self.open(path)
+        written = os.pwrite(file.descriptor, data, position)
+        while written < len(data):
+            more = os.pwrite(file.descriptor, memoryview(data)[written:], position + written)
+            if more == 0:
+                raise OSError(errno.ENOSPC, "short write")
+            written += more
+
+    def read(self, path: Path, size: int, position: int) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end of the file."""
+        file = self.open(path)
+        return os.pread(file.descriptor, size, position)
+
+    def size(self, path: Path) -> int:
+        return os.stat(path).st_size
+
+    def sync(self, path: Path) -> None:
+        """Data and length survive a loss of power once this returns."""
+        file = self.open(path)
+        os.fdatasync(file.descriptor)
+
+    def truncate(self, path: Path, size: int) -> None:
+        file = self.open(path)
+        os.ftruncate(file.descriptor, size)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Writes a small file whole: after a crash there is the old content or the new, never a mixture."""
+        temporary = path.with_name(path.name + ".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.rename(temporary, path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Durably."""
+        self.forget(source)
+        self.forget(target)
+        os.rename(source, target)
+        self.sync_directory(target.parent)
+
+    def remove(self, path: Path) -> None:
+        """A file that may be gone already."""
+        self.forget(path)
+        path.unlink(missing_ok=True)
+
+    def sync_directory(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        self._open.clear()

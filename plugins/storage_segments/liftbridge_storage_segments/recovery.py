@@ -1,0 +1,89 @@
+"""What opening does with a segment's bytes: verify them, and tell a torn tail from damage.
+
+A crash can tear only what was being written, so a tear is at the end of the last file, with nothing valid behind it.
+Anything else that doesn't verify is damage: it is reported and nothing is changed, because cutting there would drop
+records that were acknowledged.
+"""
+
+from dataclasses import dataclass
+
+from liftbridge.errors import LogDamaged, ProtocolError
+from liftbridge.interfaces.records import RecordBatch
+from liftbridge.protocol.record_batch import (
+    FORMAT_VERSION,
+    HEADER,
+    HEADER_BYTES,
+    BatchHeader,
+    decode_batch,
+    decode_header,
+)
+from liftbridge_storage_segments.segment import Segment
+
+_CHUNK_BYTES = 4 * 1024 * 1024
+#: The fields of every header that never change: version, attributes (any), header length.
+_LENGTH_MARK = HEADER_BYTES.to_bytes(2, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Tear:
+    """The segment's valid bytes end at ``position``; what follows is no batch, for this ``reason``."""
+
+    position: int
+    reason: str
+
+
+def scan(segment: Segment) -> Tear | None:
+    """Verifies what the segment's summary doesn't vouch for and adds it to the summary. Returns where the valid bytes
+    end, if that is before the file does."""
+    size = segment.file_size()
+    while segment.size_bytes < size:
+        try:
+            batch = _read_batch(segment, segment.size_bytes, size)
+        except ProtocolError as error:
+            return Tear(segment.size_bytes, str(error))
+        if batch.base_offset < segment.end_offset or batch.end_offset <= batch.base_offset:
+            return Tear(segment.size_bytes, f"batch says offset {batch.base_offset} where {segment.end_offset} is next")
+        segment.note(batch)
+    return None
+
+
+def raise_if_damage(segment: Segment, tear: Tear) -> None:
+    """Raises LogDamaged if a valid batch stands behind the tear: then it is none."""
+    size = segment.file_size()
+    position = tear.position + 1
+    while position < size:
+        chunk = segment.read_bytes(_CHUNK_BYTES + HEADER_BYTES, position)
+        found = _find_batch(segment, chunk, position, size)
+        if found is not None:
+            raise LogDamaged(
+                f"{segment.path}: damaged at byte {tear.position} ({tear.reason}), while valid records follow at byte "
+                f"{found}; nothing was changed. Restore the file from a copy or a replica, or move it away to start "
+                "the partition without it"
+            )
+        position += _CHUNK_BYTES
+
+
+def _find_batch(segment: Segment, chunk: bytes, position: int, size: int) -> int | None:
+    """The first place in the chunk where a batch verifies."""
+    mark = chunk.find(_LENGTH_MARK, 6)
+    while mark != -1:
+        start = mark - 6
+        if chunk[start + 4] == FORMAT_VERSION and start + HEADER_BYTES <= len(chunk):
+            header = BatchHeader._make(HEADER.unpack_from(chunk, start))
+            if header.base_offset >= segment.end_offset and position + start + header.body_bytes <= size:
+                try:
+                    _read_batch(segment, position + start, size)
+                except ProtocolError:
+                    pass
+                else:
+                    return position + start
+        mark = chunk.find(_LENGTH_MARK, mark + 1)
+    return None
+
+
+def _read_batch(segment: Segment, position: int, size: int) -> RecordBatch:
+    header = decode_header(segment.read_bytes(HEADER_BYTES, position))
+    length = HEADER_BYTES + header.body_bytes
+    if position + length > size:
+        raise ProtocolError(f"batch at offset {header.base_offset} is cut short by {position + length - size} bytes")
+    return decode_batch(segment.read_bytes(length, position))
