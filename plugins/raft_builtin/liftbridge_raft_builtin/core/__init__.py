@@ -1,0 +1,1 @@
+"""The Raft algorithm, without IO, clock or randomness of its own: nothing here imports asyncio, time, random or os."""
