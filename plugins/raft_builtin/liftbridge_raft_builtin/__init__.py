@@ -1,5 +1,6 @@
-"""The built-in consensus: Raft, as its paper has it, with pre-vote, check-quorum, learners and snapshots.
+"""The built-in consensus: Raft for the metadata of the cluster.
 
-``core`` is the algorithm and does no IO: messages and ticks in, work lists out. ``store`` keeps it in the stable store,
-``codec`` turns its messages into bytes, ``consensus`` drives it on the event loop.
+``core`` holds the rules of Raft and does no IO; ``driver`` gives it time, disk, network and the state machine;
+``storage`` lays its state out in the stable store; ``plugin`` is what Liftbridge finds. What the commands mean is not
+known here.
 """

@@ -54,7 +54,7 @@ def decode_hard_state(data: bytes) -> HardState:
 
 def encode_entry(entry: Entry) -> bytes:
     """Without its index, which is its key."""
-    return Writer().integer(VERSION).integer(entry.term).integer(entry.kind).bytes(entry.data).finish()
+    return Writer().integer(VERSION).integer(entry.term).integer(entry.kind).blob(entry.data).finish()
 
 
 def decode_entry(index: int, data: bytes) -> Entry:
@@ -67,12 +67,12 @@ def decode_entry(index: int, data: bytes) -> Entry:
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     writer = Writer().integer(VERSION).integer(snapshot.index).integer(snapshot.term)
     _write_membership(writer, snapshot.membership)
-    return writer.bytes(snapshot.data).finish()
+    return writer.blob(snapshot.data).finish()
 
 
 def decode_snapshot(data: bytes) -> Snapshot:
     reader = _versioned(data)
-    snapshot = Snapshot(reader.integer(), reader.integer(), _read_membership(reader), reader.bytes())
+    snapshot = Snapshot(reader.integer(), reader.integer(), _read_membership(reader), reader.blob())
     reader.finish()
     return snapshot
 
@@ -121,7 +121,7 @@ def _read_membership(reader: Reader) -> Membership:
 def _read_entry(reader: Reader, index: int) -> Entry:
     term = reader.integer()
     number = reader.integer()
-    data = reader.bytes()
+    data = reader.blob()
     try:
         kind = EntryKind(number)
     except ValueError:
@@ -151,7 +151,7 @@ def _write_append_request(writer: Writer, message: AppendRequest) -> None:
     writer.integer(message.prev_index).integer(message.prev_term).integer(message.commit).integer(message.round)
     writer.integer(len(message.entries))
     for entry in message.entries:
-        writer.integer(entry.term).integer(entry.kind).bytes(entry.data)
+        writer.integer(entry.term).integer(entry.kind).blob(entry.data)
 
 
 def _read_append_request(reader: Reader, sender: str, to: str, term: int) -> AppendRequest:
@@ -173,12 +173,12 @@ def _read_append_reply(reader: Reader, sender: str, to: str, term: int) -> Appen
 def _write_snapshot_request(writer: Writer, message: SnapshotRequest) -> None:
     writer.integer(message.index).integer(message.index_term)
     _write_membership(writer, message.membership)
-    writer.integer(message.offset).integer(message.total_bytes).bytes(message.data).integer(message.round)
+    writer.integer(message.offset).integer(message.total_bytes).blob(message.data).integer(message.round)
 
 
 def _read_snapshot_request(reader: Reader, sender: str, to: str, term: int) -> SnapshotRequest:
     index, index_term, membership = reader.integer(), reader.integer(), _read_membership(reader)
-    offset, total_bytes, data, round_ = reader.integer(), reader.integer(), reader.bytes(), reader.integer()
+    offset, total_bytes, data, round_ = reader.integer(), reader.integer(), reader.blob(), reader.integer()
     if offset + len(data) > total_bytes:
         raise ProtocolError(f"a snapshot chunk ends at byte {offset + len(data)} of {total_bytes}")
     return SnapshotRequest(sender, to, term, index, index_term, membership, offset, total_bytes, data, round_)

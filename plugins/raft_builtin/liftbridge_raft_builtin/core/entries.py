@@ -1,8 +1,7 @@
 """What Raft must not forget: entries, hard state, snapshots."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
 
 from liftbridge_raft_builtin.core.membership import Membership
 
@@ -15,7 +14,8 @@ class EntryKind(IntEnum):
     MEMBERSHIP = 2
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Entry:
     """One place in the log. The first index is 1; the payload of a membership is the whole new membership, encoded."""
 
     index: int
@@ -39,5 +39,5 @@ class Snapshot:
 
     index: int = 0
     term: int = 0
-    membership: Membership = Membership()
+    membership: Membership = field(default_factory=Membership)
     data: bytes = b""

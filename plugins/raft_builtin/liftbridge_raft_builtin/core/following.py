@@ -9,26 +9,23 @@ from liftbridge_raft_builtin.core.messages import AppendReply, AppendRequest, Sn
 
 def take_entries(log: RaftLog, request: AppendRequest) -> AppendReply:
     """Merges the entries if they fit, and says how far the logs agree, or where they may."""
-    reply_to = {"sender": request.to, "to": request.sender}
     if request.prev_index < log.commit:
         # What is committed is equal everywhere, and may be forgotten here: nothing to compare, nothing to take. The
         # entries beyond, if any, come again.
-        return AppendReply(**reply_to, term=request.term, index=log.commit, accepted=True, round=request.round)
+        return _accepted(request, log.commit)
     if not log.matches(request.prev_index, request.prev_term):
         hint_index, hint_term = log.last_agreement(request.prev_index, request.prev_term)
-        return AppendReply(
-            **reply_to,
-            term=request.term,
-            index=request.prev_index,
-            accepted=False,
-            round=request.round,
-            hint_index=hint_index,
-            hint_term=hint_term,
-        )
+        index = request.prev_index
+        sender, to = request.to, request.sender
+        return AppendReply(sender, to, request.term, index, False, request.round, hint_index, hint_term)
     log.merge(request.entries)
     agreed_index = request.prev_index + len(request.entries)
     log.commit_to(min(request.commit, agreed_index))
-    return AppendReply(**reply_to, term=request.term, index=agreed_index, accepted=True, round=request.round)
+    return _accepted(request, agreed_index)
+
+
+def _accepted(request: AppendRequest, index: int) -> AppendReply:
+    return AppendReply(request.to, request.sender, request.term, index, True, request.round)
 
 
 class SnapshotAssembly:

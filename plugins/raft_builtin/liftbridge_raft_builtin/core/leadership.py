@@ -86,7 +86,6 @@ class Leadership:
 
     def _heartbeat(self) -> None:
         for server_id, progress in self.progress.items():
-            progress.waiting = False
             progress.heartbeats_since_chunk += 1
             self._send_append(server_id, progress, entries=())
 

@@ -17,7 +17,7 @@ class Pace(Enum):
 
 @dataclass(slots=True)
 class Progress:
-    """``match``: durable there and equal to ours. ``next``: what to send next. ``sent_commit``: what it was last told."""
+    """``match``: durable there and equal to ours; ``next``: what to send next; ``sent_commit``: what it last heard."""
 
     next: int
     match: int = 0
@@ -27,7 +27,7 @@ class Progress:
     sent_commit: int = 0
     acked_round: int = 0
     active: bool = False
-    snapshot: Snapshot = Snapshot()
+    snapshot: Snapshot = field(default_factory=Snapshot)
     snapshot_offset: int = 0
     heartbeats_since_chunk: int = 0
 

@@ -21,8 +21,8 @@ class CoreSettings:
 class StoredState:
     """What survived the last stop. Entries may begin at or before the snapshot's index; they have no gaps."""
 
-    hard_state: HardState = HardState()
-    snapshot: Snapshot = Snapshot()
+    hard_state: HardState = field(default_factory=HardState)
+    snapshot: Snapshot = field(default_factory=Snapshot)
     entries: tuple[Entry, ...] = ()
 
     @property
@@ -34,8 +34,8 @@ class StoredState:
 class Ready:
     """Work for the driver, to be done in this order and then reported with ``advance``:
 
-    1. make ``snapshot``, ``hard_state`` and ``entries`` durable, in one write. A snapshot replaces the whole log; entries
-       replace everything stored from the first one's index on.
+    1. make ``snapshot``, ``hard_state`` and ``entries`` durable, in one write. A snapshot replaces the whole log;
+       entries replace everything stored from the first one's index on.
     2. restore the state machine from ``snapshot``;
     3. send ``messages``;
     4. apply ``committed``;
@@ -47,7 +47,7 @@ class Ready:
     entries: tuple[Entry, ...] = ()
     messages: tuple[Message, ...] = ()
     committed: tuple[Entry, ...] = ()
-    reads: tuple[tuple[int, int], ...] = field(default=())
+    reads: tuple[tuple[int, int], ...] = ()
 
     @property
     def must_persist(self) -> bool:

@@ -14,13 +14,13 @@ class Writer:
         self._parts.append(encode_varint(value))
         return self
 
-    def bytes(self, value: bytes) -> "Writer":
+    def blob(self, value: bytes) -> "Writer":
         self._parts.append(encode_varint(len(value)))
         self._parts.append(value)
         return self
 
     def text(self, value: str) -> "Writer":
-        return self.bytes(value.encode())
+        return self.blob(value.encode())
 
     def texts(self, values: tuple[str, ...]) -> "Writer":
         self.integer(len(values))
@@ -49,7 +49,7 @@ class Reader:
             raise ProtocolError(f"a flag has the value {value}")
         return bool(value)
 
-    def bytes(self) -> bytes:
+    def blob(self) -> bytes:
         size_bytes = self.integer()
         end = self._position + size_bytes
         if end > len(self._data):
@@ -60,7 +60,7 @@ class Reader:
 
     def text(self) -> str:
         try:
-            return self.bytes().decode()
+            return self.blob().decode()
         except UnicodeDecodeError as error:
             raise ProtocolError(f"a text isn't UTF-8: {error}") from error
 
