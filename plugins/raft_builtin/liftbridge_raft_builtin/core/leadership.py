@@ -1,6 +1,6 @@
 """What a leader does, for as long as one term of leading lasts: replicate, decide what is committed, confirm reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from liftbridge_raft_builtin.core.codec import encode_membership
 from liftbridge_raft_builtin.core.entries import Entry, EntryKind
@@ -37,7 +37,7 @@ class Leadership:
         self.reads = PendingReads()
         self.transferee = ""
         self.progress: dict[str, Progress] = {}
-        self._follow_membership()
+        self._begin_with(log.membership.members)
         self.first_index = self.append(EntryKind.NOOP, [b""])
 
     # --- the log ------------------------------------------------------------------------------------------------------
@@ -105,8 +105,7 @@ class Leadership:
             if progress.next > self._log.last_index and progress.sent_commit >= self._log.commit:
                 return
             if progress.next <= self._log.base_index:
-                progress.send_snapshot(self._log.snapshot)
-                self._send_chunk(server_id, progress)
+                self._begin_snapshot(server_id, progress)
                 return
             entries = self._log.slice(progress.next, self._log.last_index + 1, self._settings.max_message_bytes)
             self._send_append(server_id, progress, entries)
@@ -125,6 +124,10 @@ class Leadership:
             self._server_id, server_id, self._term, prev_index, prev_term, commit, self.reads.round, entries
         )
         self._send(message)
+
+    def _begin_snapshot(self, server_id: str, progress: Progress) -> None:
+        progress.send_snapshot(self._log.snapshot)
+        self._send_chunk(server_id, progress)
 
     def _send_chunk(self, server_id: str, progress: Progress) -> None:
         snapshot, offset = progress.snapshot, progress.snapshot_offset
@@ -152,6 +155,8 @@ class Leadership:
             progress.accepted(min(reply.index, self._log.last_index))
             self.advance_commit()
             self._finish_transfer_to(reply.sender)
+        elif progress.pace is not Pace.SNAPSHOT and progress.next <= self._log.base_index:
+            self._begin_snapshot(reply.sender, progress)
         elif progress.pace is not Pace.SNAPSHOT:
             agreement, _term = self._log.last_agreement(reply.hint_index, reply.hint_term)
             progress.rejected(reply.index, agreement)
@@ -189,14 +194,18 @@ class Leadership:
 
     @property
     def may_change_membership(self) -> bool:
-        """One change at a time, and none before an entry of this term is committed: then majorities overlap."""
-        return self._log.membership_index <= self._log.commit and self._log.commit >= self.first_index
+        """One change at a time, and none before an entry of this term is committed: then majorities overlap. A leader
+        that is leaving makes no more changes."""
+        return (
+            self._log.membership_index <= self._log.commit
+            and self._log.commit >= self.first_index
+            and self._server_id in self._log.membership.voters
+        )
 
     def change_membership(self, membership: Membership) -> int:
         """Appends the new membership, which holds at once, and returns its index."""
-        index = self.append(EntryKind.MEMBERSHIP, [encode_membership(membership)])
-        self._follow_membership()
-        return index
+        self._begin_with(set(membership.members) - set(self._log.membership.members))
+        return self.append(EntryKind.MEMBERSHIP, [encode_membership(membership)])
 
     def promote(self, server_id: str) -> None:
         """Makes a learner a voter once it has caught up."""
@@ -210,10 +219,10 @@ class Leadership:
                 self.change_membership(membership.with_voter(server_id))
                 return
 
-    def _follow_membership(self) -> None:
-        """Begins with new members. Those that left are told until their leaving is committed: see ``forget_gone``."""
-        for server_id in self._log.membership.members:
-            if server_id != self._server_id and server_id not in self.progress:
+    def _begin_with(self, server_ids: Iterable[str]) -> None:
+        """Whoever comes, or comes back, may know nothing. Who leaves is sent to until that is committed."""
+        for server_id in server_ids:
+            if server_id != self._server_id:
                 self.progress[server_id] = Progress(next=self._log.last_index + 1)
 
     def forget_gone(self) -> None:
