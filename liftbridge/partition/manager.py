@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from liftbridge.clock import Clock
-from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, TransportError
+from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, TransportError, Unavailable
 from liftbridge.interfaces.log import LogStorage
 from liftbridge.interfaces.transport import Subscription, Transport
 from liftbridge.partition.assignment import Assignment
@@ -200,6 +200,12 @@ class PartitionManager:
             del self._group_readers[key, group]
 
     # --- stopping -----------------------------------------------------------------------------------------------------
+
+    def end_readers(self) -> None:
+        """The server is about to stop: running subscriptions end, so that their clients look for another server."""
+        for local in self._partitions.values():
+            if local.partition is not None:
+                local.partition.end(Unavailable("the server is shutting down"))
 
     async def close(self) -> None:
         """Stops leading, ends the readers and closes every log cleanly."""

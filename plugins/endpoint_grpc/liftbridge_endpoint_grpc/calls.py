@@ -1,0 +1,257 @@
+"""Calls: one HTTP/2 stream each, joined to one call of the broker.
+
+A call hears of its stream by ``on_data``, ``on_end``, ``on_reset`` and ``on_drained``, and answers through its
+:class:`StreamWriter`. Nothing here blocks or is done once a message.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from liftbridge.broker.api import BrokerApi, CallContext, PublishSession, UnaryHandler
+from liftbridge.errors import DeadlineExceeded, InternalError, LiftbridgeError, ProtocolError, Status
+from liftbridge.protocol.generated import api_pb2 as api
+from liftbridge_endpoint_grpc.framing import EMPTY_MESSAGE, PREFIX_BYTES, MessageReader, frame_message
+from liftbridge_endpoint_grpc.status import RESPONSE_HEADERS, trailers, trailers_only
+
+logger = logging.getLogger(__name__)
+
+#: Bytes of answers that may wait for a client before it isn't read any more.
+_MAX_WAITING_BYTES = 1024 * 1024
+#: What one read from a subscription asks for.
+_READ_BYTES = 256 * 1024
+
+
+class StreamWriter(Protocol):
+    """The sending half of one stream."""
+
+    def send_headers(self, block: bytes, *, end_stream: bool = False) -> None: ...
+    def send_data(self, data: bytes) -> None: ...
+    def waiting_bytes(self) -> int: ...
+    def give_credit(self, flow_bytes: int) -> None: ...
+
+
+class Call:
+    """What all calls share: the reader, the answer's end, and the deadline."""
+
+    def __init__(self, writer: StreamWriter, context: CallContext, reader: MessageReader) -> None:
+        self.writer = writer
+        self.context = context
+        self.reader = reader
+        self.ended = False
+        self._headers_sent = False
+
+    def on_data(self, data: bytes, flow_bytes: int) -> None:
+        """Bytes of the request. Give the credit back when done with them."""
+
+    def on_end(self) -> None:
+        """The request is complete."""
+
+    def on_reset(self) -> None:
+        """The client is gone."""
+        self.ended = True
+
+    def on_drained(self) -> None:
+        """The client read what waited for it."""
+
+    def shut_down(self) -> None:
+        """The server is stopping: end soon."""
+
+    def send(self, framed: bytes) -> None:
+        """Sends framed messages, after the headers if they are still to be sent."""
+        if self.ended:
+            return
+        self.send_headers()
+        self.writer.send_data(framed)
+
+    def send_headers(self) -> None:
+        if not self._headers_sent:
+            self._headers_sent = True
+            self.writer.send_headers(RESPONSE_HEADERS)
+
+    def end(self, status: Status = Status.OK, message: str = "") -> None:
+        """Ends the call; later answers are dropped."""
+        if self.ended:
+            return
+        self.ended = True
+        if self._headers_sent:
+            self.writer.send_headers(trailers(status, message), end_stream=True)
+        else:
+            self.writer.send_headers(trailers_only(status, message), end_stream=True)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the call with what went wrong; what isn't ours is a bug, and logged."""
+        if isinstance(error, LiftbridgeError):
+            self.end(error.status, str(error))
+        else:
+            logger.error("api: internal error", exc_info=error)
+            self.end(Status.INTERNAL, f"internal error: {type(error).__name__}")
+
+    async def bounded(self, work: Awaitable[Any]) -> Any:
+        """Awaits ``work``, at most until the call's deadline."""
+        deadline_ns = self.context.deadline_ns
+        if deadline_ns is None:
+            return await work
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(deadline_ns / 1e9 + _clock_offset(loop)):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded("context deadline exceeded") from None
+
+
+def _clock_offset(loop: asyncio.AbstractEventLoop) -> float:
+    """Event loops count from a moment of their own choice."""
+    import time
+
+    return loop.time() - time.monotonic_ns() / 1e9
+
+
+class UnaryCall(Call):
+    """One request, one response."""
+
+    def __init__(
+        self,
+        writer: StreamWriter,
+        context: CallContext,
+        reader: MessageReader,
+        request_type: Any,
+        handler: UnaryHandler,
+    ) -> None:
+        super().__init__(writer, context, reader)
+        self._request_type = request_type
+        self._handler = handler
+        self._framed = b""
+        self._task: asyncio.Task[None] | None = None
+
+    def on_data(self, data: bytes, flow_bytes: int) -> None:
+        self.writer.give_credit(flow_bytes)
+        try:
+            self._framed += self.reader.feed(data)
+        except LiftbridgeError as error:
+            self.fail(error)
+
+    def on_end(self) -> None:
+        if not self.ended:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def on_reset(self) -> None:
+        super().on_reset()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            request = self._parse()
+            response = await self.bounded(self._handler(request, self.context))
+            self.send(frame_message(response.SerializeToString()))
+            self.end()
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
+            self.fail(error)
+
+    def _parse(self) -> Any:
+        length = len(self._framed) - PREFIX_BYTES
+        if length < 0 or self.reader.unfinished or int.from_bytes(self._framed[1:PREFIX_BYTES], "big") != length:
+            raise InternalError("grpc: a unary call takes exactly one message")
+        try:
+            return self._request_type.FromString(self._framed[PREFIX_BYTES:])
+        except Exception as error:
+            raise InternalError(f"grpc: error unmarshalling request: {error}") from None
+
+
+class PublishCall(Call):
+    """PublishAsync: chunks in, chunks of answers out. Reading stops while the session or the client can't follow."""
+
+    def __init__(self, writer: StreamWriter, context: CallContext, reader: MessageReader, broker: BrokerApi) -> None:
+        super().__init__(writer, context, reader)
+        self._held_credit_bytes = 0
+        self._session_ready = True
+        self._task: asyncio.Task[None] | None = None
+        self._session: PublishSession = broker.publish_session(context, self)
+        self.send_headers()
+
+    def on_data(self, data: bytes, flow_bytes: int) -> None:
+        if self.ended:
+            self.writer.give_credit(flow_bytes)
+            return
+        try:
+            framed = self.reader.feed(data)
+            if framed and not self._session.publish(framed):
+                self._session_ready = False
+        except ProtocolError as error:
+            self._abort(InternalError(f"grpc: error unmarshalling request: {error}"))
+        except LiftbridgeError as error:
+            self._abort(error)
+        self._held_credit_bytes += flow_bytes
+        self._give_credit()
+
+    def resume(self) -> None:
+        """The session takes more again."""
+        self._session_ready = True
+        self._give_credit()
+
+    def on_drained(self) -> None:
+        self._give_credit()
+
+    def _give_credit(self) -> None:
+        if self._session_ready and self.writer.waiting_bytes() < _MAX_WAITING_BYTES:
+            held, self._held_credit_bytes = self._held_credit_bytes, 0
+            self.writer.give_credit(held)
+
+    def on_end(self) -> None:
+        self._finish(Status.OK, "")
+
+    def shut_down(self) -> None:
+        self._finish(Status.UNAVAILABLE, "the server is shutting down")
+
+    def _finish(self, status: Status, message: str) -> None:
+        if self._task is None and not self.ended:
+            self._task = asyncio.get_running_loop().create_task(self._finish_session(status, message))
+
+    async def _finish_session(self, status: Status, message: str) -> None:
+        await self._session.finish()
+        self.end(status, message)
+
+    def on_reset(self) -> None:
+        super().on_reset()
+        self._session.abort()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _abort(self, error: LiftbridgeError) -> None:
+        self.fail(error)
+        self._session.abort()
+
+
+class SubscribeCall(UnaryCall):
+    """Subscribe: one request, then chunks of messages at the pace of the client's window."""
+
+    def __init__(self, writer: StreamWriter, context: CallContext, reader: MessageReader, broker: BrokerApi) -> None:
+        super().__init__(writer, context, reader, api.SubscribeRequest, broker.subscribe)
+        self._drained = asyncio.Event()
+
+    def on_drained(self) -> None:
+        self._drained.set()
+
+    async def _run(self) -> None:
+        subscription = None
+        try:
+            subscription = await self.bounded(self._handler(self._parse(), self.context))
+            self.send(EMPTY_MESSAGE)
+            await self.bounded(self._pump(subscription.read))
+            self.end()
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
+            self.fail(error)
+        finally:
+            if subscription is not None:
+                subscription.close()
+
+    async def _pump(self, read: Callable[[int], Awaitable[bytes]]) -> None:
+        """Sends until the subscription ends; holds no more than one chunk that the client has no window for."""
+        while framed := await read(_READ_BYTES):
+            self.send(framed)
+            self._drained.clear()
+            while self.writer.waiting_bytes() >= _READ_BYTES // 4 and not self.ended:
+                await self._drained.wait()
+                self._drained.clear()

@@ -1,0 +1,99 @@
+"""``grpc.health.v1.Health``: whether this server serves. Its two messages are a string and an enum, so they are read and
+written here by hand."""
+
+import asyncio
+
+from liftbridge.broker.api import CallContext
+from liftbridge.errors import NotFound, ProtocolError
+from liftbridge.protocol.varint import decode_varint
+from liftbridge_endpoint_grpc.calls import Call, StreamWriter
+from liftbridge_endpoint_grpc.framing import PREFIX_BYTES, MessageReader, frame_message
+
+_SERVICES = ("", "proto.API")
+_SERVICE_TAG = 0x0A
+_SERVING, _NOT_SERVING, _SERVICE_UNKNOWN = 1, 2, 3
+
+
+class Health:
+    """What health checks say, and who watches."""
+
+    def __init__(self) -> None:
+        self._serving = False
+        self._changed = asyncio.Event()
+
+    def set_serving(self, serving: bool) -> None:
+        if serving != self._serving:
+            self._serving = serving
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    def status_of(self, service: str) -> int | None:
+        """None for a service that isn't here."""
+        if service not in _SERVICES:
+            return None
+        return _SERVING if self._serving else _NOT_SERVING
+
+    async def wait_for_change(self) -> None:
+        await self._changed.wait()
+
+
+class HealthCall(Call):
+    """Check answers once; Watch answers at every change."""
+
+    def __init__(
+        self, writer: StreamWriter, context: CallContext, reader: MessageReader, health: Health, *, watch: bool
+    ) -> None:
+        super().__init__(writer, context, reader)
+        self._health = health
+        self._watch = watch
+        self._framed = b""
+        self._task: asyncio.Task[None] | None = None
+
+    def on_data(self, data: bytes, flow_bytes: int) -> None:
+        self.writer.give_credit(flow_bytes)
+        self._framed += self.reader.feed(data)
+
+    def on_end(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def on_reset(self) -> None:
+        super().on_reset()
+        if self._task is not None:
+            self._task.cancel()
+
+    def shut_down(self) -> None:
+        if self._watch:
+            self.end()
+
+    async def _run(self) -> None:
+        try:
+            service = _parse_service(self._framed[PREFIX_BYTES:])
+            if not self._watch:
+                self._check(service)
+                return
+            while not self.ended:
+                status = self._health.status_of(service)
+                self.send(_response(_SERVICE_UNKNOWN if status is None else status))
+                await self._health.wait_for_change()
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
+            self.fail(error)
+
+    def _check(self, service: str) -> None:
+        status = self._health.status_of(service)
+        if status is None:
+            raise NotFound("unknown service")
+        self.send(_response(status))
+        self.end()
+
+
+def _response(status: int) -> bytes:
+    return frame_message(bytes((0x08, status)))
+
+
+def _parse_service(message: bytes) -> str:
+    if not message:
+        return ""
+    if message[0] != _SERVICE_TAG:
+        raise ProtocolError("not a HealthCheckRequest")
+    length, start = decode_varint(message, 1, len(message))
+    return message[start : start + length].decode(errors="replace")
