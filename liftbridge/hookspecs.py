@@ -10,7 +10,7 @@ tell everybody; an observer that raises is logged and counted, and the others st
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pluggy
 
@@ -86,6 +86,15 @@ def liftbridge_endpoint() -> "Provider | Sequence[Provider]":
     """Offers :class:`~liftbridge.interfaces.endpoint.Endpoint`; each one named in ``endpoints`` runs. Called once at
     start. ``create`` gets an :class:`~liftbridge.interfaces.context.EndpointContext`."""
     raise NotImplementedError
+
+
+# --- tools ------------------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def liftbridge_dump_log(path: str, out: "IO[str]", values: bool) -> "bool | None":
+    """Shows a file or directory of a log storage to a person, for ``liftbridge dump-log``. Returns True, or None when
+    the path isn't one of this storage. Reads only. ``values`` asks for whole values instead of previews."""
 
 
 # --- policies: the first answer that isn't None wins, and the kernel checks it ----------------------------------------

@@ -156,9 +156,7 @@ class Server:
             stable=stable,
             index=index,
             transport=transport,
-            logs=self._create(
-                Seam.LOG_STORAGE, settings["storage.log"], self._context(LogStorageContext, index=index)
-            ),
+            logs=self._create(Seam.LOG_STORAGE, settings["storage.log"], self._context(LogStorageContext, index=index)),
             consensus=self._create(
                 Seam.CONSENSUS,
                 settings["clustering.consensus"],
@@ -226,9 +224,7 @@ class Server:
 
     async def _register(self, controller: MetadataController) -> None:
         """Makes this start known; tries again until the group has a leader."""
-        command = RegisterServer(
-            self.server_id, self._advertised_host(), self._endpoints[0].port, self._incarnation
-        )
+        command = RegisterServer(self.server_id, self._advertised_host(), self._endpoints[0].port, self._incarnation)
         deadline_ns = self._clock.monotonic_ns() + int(_REGISTER_TIMEOUT_S * 1e9)
         while True:
             try:
@@ -311,7 +307,9 @@ class Server:
             if path.exists():
                 stored: str = json.loads(path.read_text())["server_id"]
                 if wanted and wanted != stored:
-                    logger.warning("server ID %s from the data directory is used, not the configured %s", stored, wanted)
+                    logger.warning(
+                        "server ID %s from the data directory is used, not the configured %s", stored, wanted
+                    )
                 return stored
             server_id = wanted or _random_id()
             path.write_text(json.dumps({"server_id": server_id, "format": 1}))

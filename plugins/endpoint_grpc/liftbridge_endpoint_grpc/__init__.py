@@ -1,5 +1,5 @@
 """The gRPC endpoint: our own HTTP/2 and gRPC server, because chunks are what makes the broker fast.
 
-``http2`` is the protocol without IO, ``framing`` finds whole messages in a stream's bytes, ``status`` has gRPC's words for
-outcomes, ``calls`` joins one HTTP/2 stream to one broker call, ``server`` owns sockets. No gRPC library is used here.
+``http2`` is the protocol without IO, ``framing`` finds whole messages in a stream's bytes, ``status`` has gRPC's words
+for outcomes, ``calls`` joins one HTTP/2 stream to one broker call, ``server`` owns sockets. No gRPC library is used here.
 """

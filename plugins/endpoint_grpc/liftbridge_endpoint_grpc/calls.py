@@ -9,6 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from google.protobuf.message import DecodeError
+
 from liftbridge.broker.api import BrokerApi, CallContext, PublishSession, UnaryHandler
 from liftbridge.errors import DeadlineExceeded, InternalError, LiftbridgeError, ProtocolError, Status
 from liftbridge.protocol.generated import api_pb2 as api
@@ -113,11 +115,11 @@ class UnaryCall(Call):
 
     def __init__(
         self,
+        request_type: Any,
+        handler: UnaryHandler,
         writer: StreamWriter,
         context: CallContext,
         reader: MessageReader,
-        request_type: Any,
-        handler: UnaryHandler,
     ) -> None:
         super().__init__(writer, context, reader)
         self._request_type = request_type
@@ -156,14 +158,14 @@ class UnaryCall(Call):
             raise InternalError("grpc: a unary call takes exactly one message")
         try:
             return self._request_type.FromString(self._framed[PREFIX_BYTES:])
-        except Exception as error:
+        except DecodeError as error:
             raise InternalError(f"grpc: error unmarshalling request: {error}") from None
 
 
 class PublishCall(Call):
     """PublishAsync: chunks in, chunks of answers out. Reading stops while the session or the client can't follow."""
 
-    def __init__(self, writer: StreamWriter, context: CallContext, reader: MessageReader, broker: BrokerApi) -> None:
+    def __init__(self, broker: BrokerApi, writer: StreamWriter, context: CallContext, reader: MessageReader) -> None:
         super().__init__(writer, context, reader)
         self._held_credit_bytes = 0
         self._session_ready = True
@@ -227,8 +229,8 @@ class PublishCall(Call):
 class SubscribeCall(UnaryCall):
     """Subscribe: one request, then chunks of messages at the pace of the client's window."""
 
-    def __init__(self, writer: StreamWriter, context: CallContext, reader: MessageReader, broker: BrokerApi) -> None:
-        super().__init__(writer, context, reader, api.SubscribeRequest, broker.subscribe)
+    def __init__(self, broker: BrokerApi, writer: StreamWriter, context: CallContext, reader: MessageReader) -> None:
+        super().__init__(api.SubscribeRequest, broker.subscribe, writer, context, reader)
         self._drained = asyncio.Event()
 
     def on_drained(self) -> None:

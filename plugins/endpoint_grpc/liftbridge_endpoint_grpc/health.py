@@ -1,5 +1,5 @@
-"""``grpc.health.v1.Health``: whether this server serves. Its two messages are a string and an enum, so they are read and
-written here by hand."""
+"""``grpc.health.v1.Health``: whether this server serves. Its two messages are a string and an enum, so they are read
+and written here by hand."""
 
 import asyncio
 
@@ -41,7 +41,7 @@ class HealthCall(Call):
     """Check answers once; Watch answers at every change."""
 
     def __init__(
-        self, writer: StreamWriter, context: CallContext, reader: MessageReader, health: Health, *, watch: bool
+        self, health: Health, watch: bool, writer: StreamWriter, context: CallContext, reader: MessageReader
     ) -> None:
         super().__init__(writer, context, reader)
         self._health = health

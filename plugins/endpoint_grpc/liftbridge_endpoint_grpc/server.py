@@ -5,6 +5,7 @@ import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 from liftbridge.broker.api import BrokerApi, CallContext
@@ -67,16 +68,16 @@ class GrpcEndpoint(Endpoint):
     def _make_factories(self, broker: BrokerApi) -> dict[str, _CallFactory]:
         def unary(method: str) -> _CallFactory:
             request_type, handler = getattr(api, method + "Request"), handlers[method]
-            return lambda stream, context, reader: UnaryCall(stream, context, reader, request_type, handler)
+            return partial(UnaryCall, request_type, handler)
 
         handlers = broker.unary_handlers()
         health = self._health
         return {
             **{f"/proto.API/{method}": unary(method) for method in handlers},
-            "/proto.API/PublishAsync": lambda *call: PublishCall(*call, broker),
-            "/proto.API/Subscribe": lambda *call: SubscribeCall(*call, broker),
-            "/grpc.health.v1.Health/Check": lambda *call: HealthCall(*call, health, watch=False),
-            "/grpc.health.v1.Health/Watch": lambda *call: HealthCall(*call, health, watch=True),
+            "/proto.API/PublishAsync": partial(PublishCall, broker),
+            "/proto.API/Subscribe": partial(SubscribeCall, broker),
+            "/grpc.health.v1.Health/Check": partial(HealthCall, health, False),
+            "/grpc.health.v1.Health/Watch": partial(HealthCall, health, True),
         }
 
     def find_call(self, path: str) -> _CallFactory | str:

@@ -48,7 +48,7 @@ class CallHeaders:
 
 def parse_call(headers: list[Header]) -> CallHeaders | None:
     """None when the request isn't gRPC. Raises ValueError for a time-out that is none."""
-    values = {name: value for name, value in headers}
+    values = dict(headers)
     content_type = values.get(b"content-type", b"")
     if values[b":method"] != b"POST" or not content_type.startswith(b"application/grpc"):
         return None

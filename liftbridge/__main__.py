@@ -1,0 +1,5 @@
+"""``python -m liftbridge``."""
+
+from liftbridge.cli import main
+
+main()

@@ -1,0 +1,156 @@
+"""The kernel's own settings. Plugins declare theirs; together they are every key that a config file may have."""
+
+from liftbridge.interfaces.settings import Setting, SettingKind
+
+_DURATION, _SIZE, _INTEGER = SettingKind.DURATION, SettingKind.SIZE, SettingKind.INTEGER
+_BOOLEAN, _STRING, _LIST = SettingKind.BOOLEAN, SettingKind.STRING, SettingKind.LIST
+
+
+def _not_negative(value: float) -> str | None:
+    return None if value >= 0 else "must not be negative"
+
+
+def _positive(value: float) -> str | None:
+    return None if value > 0 else "must be more than 0"
+
+
+def _token(value: str) -> str | None:
+    """IDs and namespaces become parts of NATS subjects."""
+    if any(character.isspace() or character in ".*>" or not character.isprintable() for character in value):
+        return "must not contain white space, dots, * or >"
+    return None
+
+
+def _namespace(value: str) -> str | None:
+    return _token(value) if value else "must not be empty"
+
+
+def _segment_bytes(value: int) -> str | None:
+    return None if 1 <= value < 1 << 31 else "must be from 1 byte to less than 2GiB"
+
+
+KERNEL_SETTINGS: tuple[Setting, ...] = (
+    # --- which plugin does what
+    Setting("storage.log", _STRING, "segments", "Log storage to use."),
+    Setting("storage.index", _STRING, "lmdb", "Index storage to use."),
+    Setting("storage.stable", _STRING, "lmdb", "Stable store to use."),
+    Setting("clustering.consensus", _STRING, "raft_builtin", "Consensus to use."),
+    Setting("transport", _STRING, "nats", "Transport to use.", aliases=("transport.provider",)),
+    Setting("routing", _STRING, "subjects", "Subject router to use."),
+    Setting("endpoints", _LIST, ("grpc",), "Endpoints to run."),
+    # --- the server
+    Setting(
+        "data.dir",
+        SettingKind.PATH,
+        None,
+        "Where everything is stored. Unset: liftbridge/<namespace> in the system's temporary directory.",
+        aliases=("data-dir",),
+    ),
+    Setting(
+        "metadata.cache.max.age",
+        _DURATION,
+        120.0,
+        "Accepted without effect: metadata is always current.",
+        check=_not_negative,
+    ),
+    Setting("batch.max.messages", _INTEGER, 1024, "Messages of one batch, at most.", check=_positive),
+    Setting("batch.max.time", _DURATION, 0.0, "Accepted without effect: batches never wait.", check=_not_negative),
+    Setting("logging.level", _STRING, "info", "What is logged.", choices=("debug", "info", "warn", "warning", "error")),
+    Setting("logging.recovery", _BOOLEAN, False, "Accepted without effect."),
+    Setting("logging.raft", _BOOLEAN, False, "Log what the consensus plugin says below warnings."),
+    Setting("logging.nats", _BOOLEAN, False, "Log what the embedded nats-server says below warnings."),
+    Setting("telemetry.enabled", _BOOLEAN, False, "Accepted without effect: nothing is ever sent home."),
+    Setting("telemetry.interval.seconds", _INTEGER, 0, "Accepted without effect."),
+    # --- defaults for streams
+    Setting("streams.retention.max.bytes", _SIZE, 0, "Bytes a partition keeps; 0 is no limit.", check=_not_negative),
+    Setting(
+        "streams.retention.max.messages", _INTEGER, 0, "Messages a partition keeps; 0 is no limit.", check=_not_negative
+    ),
+    Setting(
+        "streams.retention.max.age",
+        _DURATION,
+        604_800.0,
+        "How long messages are kept; 0 is no limit.",
+        check=_not_negative,
+    ),
+    Setting(
+        "streams.cleaner.interval", _DURATION, 300.0, "How often limits and segment age are looked at.", check=_positive
+    ),
+    Setting(
+        "streams.segment.max.bytes", _SIZE, 268_435_456, "Size at which a new segment begins.", check=_segment_bytes
+    ),
+    Setting(
+        "streams.segment.max.age",
+        _DURATION,
+        0.0,
+        "Age at which a new segment begins; 0 takes the retention age.",
+        check=_not_negative,
+    ),
+    Setting(
+        "streams.durability",
+        _STRING,
+        "page",
+        "What an ack proves: page (survives a kill of the process), interval (synced soon), sync (synced before the ack).",
+        choices=("page", "interval", "sync"),
+    ),
+    Setting(
+        "streams.durability.interval",
+        _DURATION,
+        1.0,
+        "Time between two syncs with durability interval.",
+        check=_positive,
+    ),
+    Setting("streams.compact.enabled", _BOOLEAN, False, "Comes with compaction."),
+    Setting("streams.compact.max.goroutines", _INTEGER, 0, "Comes with compaction."),
+    Setting("streams.auto.pause.time", _DURATION, 0.0, "Comes with auto pause.", check=_not_negative),
+    Setting("streams.auto.pause.disable.if.subscribers", _BOOLEAN, False, "Comes with auto pause."),
+    Setting("streams.concurrency.control", _BOOLEAN, False, "Check expected offsets on streams that don't say."),
+    Setting("streams.encryption", _BOOLEAN, False, "Comes with encryption."),
+    # --- the cluster
+    Setting(
+        "clustering.server.id",
+        _STRING,
+        "",
+        "This server's ID; unset makes a random one. The ID in the data directory wins.",
+        check=_token,
+    ),
+    Setting(
+        "clustering.namespace",
+        _STRING,
+        "liftbridge-default",
+        "Keeps clusters on one NATS apart.",
+        check=_namespace,
+    ),
+    Setting("clustering.raft.bootstrap.seed", _BOOLEAN, False, "Begin a new cluster with this server."),
+    Setting("clustering.raft.bootstrap.peers", _LIST, (), "Begin a new cluster with these servers and this one."),
+    Setting("clustering.raft.max.quorum.size", _INTEGER, 0, "Comes with clusters.", check=_not_negative),
+    Setting("clustering.replica.max.lag.time", _DURATION, 15.0, "Comes with clusters.", check=_positive),
+    Setting("clustering.replica.max.leader.timeout", _DURATION, 15.0, "Comes with clusters.", check=_positive),
+    Setting("clustering.replica.max.idle.wait", _DURATION, 10.0, "Comes with clusters.", check=_positive),
+    Setting("clustering.replica.fetch.timeout", _DURATION, 3.0, "Comes with clusters.", check=_positive),
+    Setting(
+        "clustering.min.insync.replicas", _INTEGER, 1, "Replicas in sync that ack policy ALL needs.", check=_positive
+    ),
+    Setting(
+        "clustering.replication.max.bytes",
+        _SIZE,
+        1_048_576,
+        "Largest message with its envelope.",
+        check=_positive,
+    ),
+    # --- internal streams and groups
+    Setting("activity.stream.enabled", _BOOLEAN, False, "Comes with the activity stream."),
+    Setting("activity.stream.publish.timeout", _DURATION, 5.0, "Comes with the activity stream.", check=_positive),
+    Setting(
+        "activity.stream.publish.ack.policy",
+        _STRING,
+        "all",
+        "Comes with the activity stream.",
+        choices=("none", "leader", "all"),
+    ),
+    Setting("cursors.stream.partitions", _INTEGER, 0, "Comes with cursors.", check=_not_negative),
+    Setting("cursors.stream.replication.factor", _INTEGER, -1, "Comes with cursors."),
+    Setting("cursors.stream.auto.pause.time", _DURATION, 60.0, "Comes with cursors.", check=_not_negative),
+    Setting("groups.consumer.timeout", _DURATION, 15.0, "Comes with consumer groups.", check=_positive),
+    Setting("groups.coordinator.timeout", _DURATION, 15.0, "Comes with consumer groups.", check=_positive),
+)
