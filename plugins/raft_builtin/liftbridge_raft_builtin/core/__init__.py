@@ -5,6 +5,7 @@ module for each idea; ``raft.RaftCore`` puts them together. Persisting, sending 
 """
 
 from liftbridge_raft_builtin.core.entries import Entry, EntryKind, HardState, Snapshot
+from liftbridge_raft_builtin.core.errors import SafetyViolated
 from liftbridge_raft_builtin.core.membership import Membership
 from liftbridge_raft_builtin.core.messages import Message
 from liftbridge_raft_builtin.core.raft import RaftCore, Role
@@ -20,6 +21,7 @@ __all__ = [
     "RaftCore",
     "Ready",
     "Role",
+    "SafetyViolated",
     "Snapshot",
     "StoredState",
 ]

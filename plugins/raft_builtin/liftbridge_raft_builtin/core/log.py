@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from liftbridge_raft_builtin.core.codec import decode_membership
 from liftbridge_raft_builtin.core.entries import Entry, EntryKind, Snapshot
+from liftbridge_raft_builtin.core.errors import SafetyViolated
 from liftbridge_raft_builtin.core.membership import Membership
 
 _ENTRY_OVERHEAD_BYTES = 24
@@ -124,7 +125,7 @@ class RaftLog:
     def _truncate(self, end_index: int) -> None:
         """Drops entries from ``end_index`` on."""
         if end_index <= self.commit:
-            raise AssertionError(f"would drop the committed entry {end_index} (committed up to {self.commit})")
+            raise SafetyViolated(f"the leader's log conflicts with entry {end_index}, committed up to {self.commit}")
         del self._entries[end_index - self.base_index - 1 :]
         self.stable_index = min(self.stable_index, end_index - 1)
         while self._memberships[-1][0] >= end_index:
@@ -139,7 +140,10 @@ class RaftLog:
             self.stable_index = index
 
     def compact(self, snapshot: Snapshot, trailing_entries: int) -> None:
-        """Forgets entries that the snapshot covers, but keeps the last ones for members that are a little behind."""
+        """Forgets entries that the snapshot covers, but keeps the last ones for members that are a little behind. Does
+        nothing when a leader's later snapshot has come in between."""
+        if snapshot.index <= self.snapshot.index:
+            return
         new_base = max(self.base_index, snapshot.index - trailing_entries)
         new_term = self.term_at(new_base)
         assert new_term is not None

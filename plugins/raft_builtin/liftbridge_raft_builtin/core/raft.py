@@ -6,6 +6,7 @@ from enum import Enum
 from liftbridge.errors import NotLeader
 from liftbridge_raft_builtin.core.campaign import Campaign
 from liftbridge_raft_builtin.core.entries import EntryKind, HardState, Snapshot
+from liftbridge_raft_builtin.core.errors import SafetyViolated
 from liftbridge_raft_builtin.core.following import SnapshotAssembly, take_entries
 from liftbridge_raft_builtin.core.leadership import Leadership
 from liftbridge_raft_builtin.core.log import RaftLog
@@ -237,7 +238,8 @@ class RaftCore:
         if message.term > self.term and not is_pre_vote:
             self._follow(message.term, message.sender if from_leader else "")
         elif from_leader and message.term == self.term:
-            assert self._leadership is None, f"{message.sender} leads in term {self.term} too"
+            if self._leadership is not None:
+                raise SafetyViolated(f"{message.sender} leads in term {self.term}, as {self.server_id} does")
             self._follow(self.term, message.sender)
 
     def _dispatch(self, message: Message) -> None:
