@@ -96,7 +96,7 @@ class SubjectMirror:
         tail = self._tail
         payloads = [_ENVELOPE + message + tail for message in run.messages]
         try:
-            self._transport.publish(self._subject, payloads, echo=False)
+            self._transport.publish(self._subject, payloads, echo=False, deferrable=True)
         except TransportError as error:
             logger.error('subject "%s": %d stored messages not mirrored: %s', self._subject, len(payloads), error)
 

@@ -54,8 +54,17 @@ class Transport(ABC):
         """Whether messages flow now. While not, publishes are buffered up to a bound and then refused."""
 
     @abstractmethod
-    def publish(self, subject: str, payloads: Sequence[bytes], *, reply: str = "", echo: bool = True) -> None:
-        """Hands messages over, in order; messages with the same ``echo`` keep the order of their calls.
+    def publish(
+        self,
+        subject: str,
+        payloads: Sequence[bytes],
+        *,
+        reply: str = "",
+        echo: bool = True,
+        deferrable: bool = False,
+    ) -> None:
+        """Hands messages over, in order; messages with the same ``echo`` keep the order of their calls. ``deferrable``
+        ones may be held back for about a millisecond, to be sent together with others.
 
         Returns before they are sent. Raises :class:`~liftbridge.errors.TransportClosed` when the buffer is full
         (nothing of the call was taken), :class:`~liftbridge.errors.PayloadTooLarge` or, for a subject that

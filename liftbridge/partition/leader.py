@@ -181,8 +181,10 @@ class PartitionLeader:
         bodies: list[bytes] = []
         body_bytes = 0
         batch_base = offset = base_offset
+        trailers: dict[tuple[str, str], bytes] = {}
         for run in runs:
-            trailer = self._trailer(run, now_ns)
+            trailer = trailers.get((run.subject, run.reply)) or self._trailer(run, now_ns)
+            trailers[run.subject, run.reply] = trailer
             appended.append(_Appended(run, offset, now_ns))
             for part in self._parts(run):
                 if bodies and (
@@ -201,6 +203,8 @@ class PartitionLeader:
     def _parts(self, run: PendingRun) -> list[PendingRun]:
         """The run in pieces that fit a batch."""
         count = len(run.items)
+        if count == 1:
+            return [run]
         average = max(1, run.size_bytes() // count)
         step = max(1, min(self.settings.batch_max_messages, self.settings.batch_max_bytes // average))
         return [run] if count <= step else [run.part(i, i + step) for i in range(0, count, step)]

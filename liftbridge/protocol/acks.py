@@ -6,6 +6,7 @@ and the offsets are written in columns, as in :mod:`liftbridge.protocol.record_e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from liftbridge.protocol.envelope import MessageType, envelope_header
 from liftbridge.protocol.generated import api_pb2 as api
@@ -19,7 +20,7 @@ _CORRELATION_ID = b"\x1a"
 _OFFSET = b"\x20"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AckTemplate:
     """What the acks of one run have in common. Times are nanoseconds since the epoch."""
 
@@ -33,16 +34,11 @@ class AckTemplate:
 
     def constant_fields(self) -> bytes:
         """Every field of ``Ack`` but offset and correlation ID."""
-        return b"".join(
-            (
-                encode_text(0x0A, self.stream),
-                encode_text(0x12, self.partition_subject),
-                encode_text(0x1A, self.message_subject),
-                encode_text(0x2A, self.ack_inbox),
-                encode_integer(0x38, self.ack_policy),
-                encode_integer(0x40, self.reception_timestamp_ns),
-                encode_integer(0x48, self.commit_timestamp_ns),
-            )
+        return (
+            _texts(self.stream, self.partition_subject, self.message_subject, self.ack_inbox)
+            + encode_integer(0x38, self.ack_policy)
+            + encode_integer(0x40, self.reception_timestamp_ns)
+            + encode_integer(0x48, self.commit_timestamp_ns)
         )
 
     def ack(self, offset: int, correlation_id: bytes, error: "api.Ack.Error" = api.Ack.OK) -> api.Ack:
@@ -59,6 +55,17 @@ class AckTemplate:
             commitTimestamp=self.commit_timestamp_ns,
             ackError=error,
         )
+
+
+@lru_cache(maxsize=1024)
+def _texts(stream: str, partition_subject: str, message_subject: str, ack_inbox: str) -> bytes:
+    """The same for all acks of a session and stream, so remembered."""
+    return (
+        encode_text(0x0A, stream)
+        + encode_text(0x12, partition_subject)
+        + encode_text(0x1A, message_subject)
+        + encode_text(0x2A, ack_inbox)
+    )
 
 
 def encode_publish_responses(

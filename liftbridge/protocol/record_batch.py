@@ -26,6 +26,7 @@ position bytes field
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import google_crc32c
@@ -162,9 +163,15 @@ def iter_bodies(data: bytes) -> Iterator[BatchBody]:
 
 def encode_offset(offset: int) -> bytes:
     """The offset as a varint padded to eight bytes."""
-    if not 0 <= offset < MAX_OFFSET:
-        raise ValueError(f"offset {offset} is outside [0, 2**56)")
-    return bytes((offset >> shift & 0x7F) | 0x80 for shift in range(0, 49, 7)) + bytes((offset >> 49 & 0x7F,))
+    return bytes((offset & 0x7F | 0x80, offset >> 7 & 0x7F | 0x80)) + _high_offset_bytes(offset >> 14)
+
+
+@lru_cache(maxsize=64)
+def _high_offset_bytes(high: int) -> bytes:
+    """The last six bytes, which change once in 2**14 offsets."""
+    if not 0 <= high < MAX_OFFSET >> 14:
+        raise ValueError(f"offset {high << 14} is outside [0, 2**56)")
+    return bytes((high >> shift & 0x7F) | 0x80 for shift in range(0, 35, 7)) + bytes((high >> 35,))
 
 
 def decode_offset(data: bytes | memoryview, position: int) -> int:

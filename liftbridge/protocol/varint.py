@@ -1,5 +1,7 @@
 """Protobuf's variable-length integers, for code that splices messages instead of building them."""
 
+from functools import lru_cache
+
 from liftbridge.errors import ProtocolError
 
 _ONE_BYTE = tuple(bytes((value,)) for value in range(128))
@@ -39,6 +41,8 @@ def encode_text(tag: int, value: str | bytes) -> bytes:
     return _ONE_BYTE[tag] + encode_varint(len(data)) + data
 
 
+@lru_cache(maxsize=128)
 def encode_integer(tag: int, value: int) -> bytes:
-    """A varint field whose tag is one byte; nothing for zero, as proto3 has it."""
+    """A varint field whose tag is one byte; nothing for zero, as proto3 has it. Remembered, because the timestamps of
+    a batch come again in each of its acks."""
     return _ONE_BYTE[tag] + encode_varint(value) if value else b""

@@ -135,20 +135,20 @@ class _Stream:
 
     def send_headers(self, block: bytes, *, end_stream: bool = False) -> None:
         self._connection.http2.send_headers(self._stream_id, block, end_stream=end_stream)
-        self._connection.flush()
+        self._connection.flush_soon()
         if end_stream:
             self._connection.forget(self._stream_id)
 
     def send_data(self, data: bytes) -> None:
         self._connection.http2.send_data(self._stream_id, data)
-        self._connection.flush()
+        self._connection.flush_soon()
 
     def waiting_bytes(self) -> int:
         return self._connection.http2.waiting_bytes(self._stream_id) + self._connection.unsent_bytes()
 
     def give_credit(self, flow_bytes: int) -> None:
         self._connection.http2.give_credit(self._stream_id, flow_bytes)
-        self._connection.flush()
+        self._connection.flush_soon()
 
 
 class _Connection(asyncio.Protocol):
@@ -161,7 +161,8 @@ class _Connection(asyncio.Protocol):
         self._rejected: dict[int, tuple[bytes, bytes]] = {}
         self._transport: asyncio.Transport | None = None
         self._peer = ""
-        self._receiving = False
+        self._loop = asyncio.get_running_loop()
+        self._flush_scheduled = False
         self._paused = False
         self._idle: asyncio.Future[None] | None = None
         self._preface_timer: asyncio.TimerHandle | None = None
@@ -177,21 +178,16 @@ class _Connection(asyncio.Protocol):
             return
         self._peer = str(transport.get_extra_info("peername"))
         self._endpoint.connections.add(self)
-        loop = asyncio.get_running_loop()
-        self._preface_timer = loop.call_later(_PREFACE_TIMEOUT_S, self._transport.abort)
+        self._preface_timer = self._loop.call_later(_PREFACE_TIMEOUT_S, self._transport.abort)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
         if self._preface_timer is not None:
             self._preface_timer.cancel()
             self._preface_timer = None
-        self._receiving = True
-        try:
-            for event in self.http2.receive(data):
-                self._handle(event)
-        finally:
-            self._receiving = False
-            self.flush()
+        for event in self.http2.receive(data):
+            self._handle(event)
+        self.flush_soon()
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
@@ -301,9 +297,17 @@ class _Connection(asyncio.Protocol):
 
     # --- output -------------------------------------------------------------------------------------------------------
 
+    def flush_soon(self) -> None:
+        """Writes what is queued when this turn of the event loop ends, so that all of it is one write: answers, credit and
+        whatever else the same input caused."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+
     def flush(self) -> None:
-        """Writes what is queued; while input is being worked off, once at its end."""
-        if self._receiving or self._transport is None or self._transport.is_closing():
+        """Writes what is queued."""
+        self._flush_scheduled = False
+        if self._transport is None or self._transport.is_closing():
             return
         output = self.http2.take_output()
         if output:
@@ -330,7 +334,7 @@ class _Connection(asyncio.Protocol):
         for call in list(self._calls.values()):
             call.shut_down()
         if self._calls:
-            self._idle = asyncio.get_running_loop().create_future()
+            self._idle = self._loop.create_future()
             await self._idle
 
     def _note_idle(self) -> None:

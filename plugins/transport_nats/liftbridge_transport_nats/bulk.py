@@ -1,218 +1,266 @@
 """Below nats-py: messages by the list.
 
-nats-py calls a coroutine for every message, which costs more than storing it. This module, and it alone, knows private
-names of nats-py: it puts a parser of its own in the place of nats-py's, which hands whole socket reads to bulk
-subscriptions and leaves everything else (connection, authentication, TLS, reconnects, requests) to nats-py.
-``check_supported`` says at start if those names are gone. Decision page 3 has the measurements.
+nats-py runs a coroutine for every message, which costs more than storing it. This module, and it alone, knows private
+names of nats-py. It puts a parser before nats-py's that takes out the messages of bulk subscriptions, and writes bulk
+publishes itself; connecting, authentication, TLS, reconnects, pings and requests stay with nats-py.
+:func:`check_supported` says at start if a name is gone. Decision page 3 has the measurements.
 """
 
 import asyncio
-import struct
+import logging
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
+from urllib.parse import ParseResult
 
-import nats
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
-from nats.errors import ProtocolError
+from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
-from liftbridge.errors import TransportError
-from liftbridge.interfaces.transport import Delivery, DeliverySink
-from liftbridge.protocol.strides import count_repeats
+from liftbridge.errors import ProtocolError, TransportClosed, TransportError
+from liftbridge.interfaces.transport import DeliverySink
+from liftbridge_transport_nats.wire import Splitter, publish_commands
 
-_CLIENT_NAMES = [
+logger = logging.getLogger(__name__)
+
+#: What one read takes at most. nats-py's 32 KiB make eight times as many batches under load.
+READ_BYTES = 256 * 1024
+
+#: How long a publish that can wait does, and how many waiting bytes end the wait.
+DEFER_S = 0.001
+DEFER_BYTES = 16 * 1024
+
+_NEWEST_TESTED = "2.16"
+_CLIENT_NAMES = (
     "_ps",
+    "_transport",
     "_pending",
     "_pending_data_size",
-    "_transport",
     "_sid",
     "_subs",
+    "_remove_sub",
     "_send_subscribe",
     "_send_unsubscribe",
-    "_remove_sub",
-    "_process_msg",
-]
-#: The longest control line that a server may send.
-_MAX_LINE_BYTES = 4096
-_MSG, _HMSG = b"MSG ", b"HMSG "
+    "_send_ping",
+)
+_TRANSPORT_NAMES = ("_io_writer",)
 
 
 def check_supported(client: Client) -> None:
-    """Raises if this nats-py lacks a name that we use."""
+    """Raises TransportError if this nats-py lacks a name that we use."""
     missing = [name for name in _CLIENT_NAMES if not hasattr(client, name)]
+    transport = TcpTransport()  # type: ignore[no-untyped-call]
+    missing += [f"TcpTransport.{name}" for name in _TRANSPORT_NAMES if not hasattr(transport, name)]
     if missing:
         raise TransportError(
-            f"nats-py {getattr(nats, '__version__', '')} is not supported: it has no {', '.join(missing)}; "
-            "install nats-py 2.10 to 2.16"
+            f"nats-py {version('nats-py')} is not supported: it has no {', '.join(missing)}; "
+            f"install nats-py {_NEWEST_TESTED}"
         )
 
 
-class BulkParser:
-    """Takes the place of nats-py's parser: the same ``parse`` and ``reset``."""
+class _BulkReads(TcpTransport):
+    """nats-py's TCP transport with larger reads."""
+
+    def __bool__(self) -> bool:
+        """Whether there is one: nats-py makes its own transport unless it finds one that is true."""
+        return True
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        await super().connect(uri, READ_BYTES, connect_timeout)
+
+    async def read(self, buffer_size: int) -> bytes:
+        data: bytes = await super().read(READ_BYTES)
+        return data
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that the socket hasn't taken yet."""
+        if self._io_writer is None:
+            return 0
+        return int(self._io_writer.transport.get_write_buffer_size())
+
+
+class _BulkParser:
+    """Takes the place of nats-py's parser, with the same ``parse`` and ``reset``, and feeds it what isn't ours."""
 
     def __init__(self, client: Client) -> None:
-        self._client: Any = client
+        self._splitter = Splitter()
         self._others = Parser(client)
         self._sinks: dict[bytes, DeliverySink] = {}
-        self._rest = b""
 
     def add(self, sid: int, sink: DeliverySink) -> None:
-        self._sinks[b"%d" % sid] = sink
+        key = b"%d" % sid
+        self._sinks[key] = sink
+        self._splitter.bulk_sids.add(key)
 
     def remove(self, sid: int) -> None:
-        self._sinks.pop(b"%d" % sid, None)
+        key = b"%d" % sid
+        self._sinks.pop(key, None)
+        self._splitter.bulk_sids.discard(key)
 
     def reset(self) -> None:
         """A new connection begins."""
-        self._rest = b""
+        self._splitter.reset()
         self._others.reset()
 
     async def parse(self, data: bytes = b"") -> None:
-        """Takes what one read returned."""
-        if self._rest:
-            data = self._rest + data
-        position = 0
-        received: dict[bytes, list[Delivery]] = {}
-        while position < len(data):
-            if data.startswith(_MSG, position) or data.startswith(_HMSG, position):
-                next_position = await self._parse_messages(data, position, received)
-            else:
-                next_position = await self._parse_other(data, position)
-            if next_position == position:
-                break
-            position = next_position
-        self._rest = data[position:]
-        for sid, deliveries in received.items():
+        """Takes what one read returned. nats-py answers its own ProtocolError, and only that, with a reconnect."""
+        try:
+            received = self._splitter.feed(data)
+        except ProtocolError as error:
+            logger.error("%s; connecting anew", error)
+            raise nats.errors.ProtocolError from error
+        for sid, deliveries in received.deliveries.items():
             sink = self._sinks.get(sid)
             if sink is not None:
-                sink(deliveries)
+                _hand_over(sink, deliveries)
+        if received.others:
+            await self._parse_others(received.others)
+        for text in received.errors:
+            _refused(text)
 
-    async def _parse_messages(self, data: bytes, position: int, received: dict[bytes, list[Delivery]]) -> int:
-        """The message at ``position`` and those like it that follow; the position behind them, the same if the message
-        isn't complete yet."""
-        line_end = _line_end(data, position)
-        if line_end < 0:
-            return position
-        line = data[position:line_end]
-        fields = line.split()
-        headed = fields[0] == b"HMSG"
+    async def _parse_others(self, data: bytes) -> None:
         try:
-            size = int(fields[-1])
-            header_bytes = int(fields[-2]) if headed else 0
-            subject, sid = fields[1], fields[2]
-            reply = fields[3] if len(fields) == 5 + headed else b""
-        except (ValueError, IndexError):
-            raise ProtocolError(f"nats: malformed message line {line[:80]!r}") from None
-        start = line_end - position + 2
-        stride = start + size + 2
-        complete = (len(data) - position) // stride
-        if not complete:
-            return position
-        if sid not in self._sinks:
-            payload_start = position + start
-            headers = data[payload_start : payload_start + header_bytes] if headed else None
-            payload = data[payload_start + header_bytes : payload_start + size]
-            await self._client._process_msg(int(sid), subject, reply, payload, headers)
-            return position + stride
-        fixed = (*range(start), stride - 2, stride - 1)
-        count = count_repeats(data, position, stride, fixed, complete) if complete > 1 else 1
-        end = position + count * stride
-        layout = struct.Struct(f"{start + header_bytes}x{size - header_bytes}s2x")
-        payloads = [payload for (payload,) in layout.iter_unpack(memoryview(data)[position:end])]
-        _add(received.setdefault(sid, []), subject.decode(), reply.decode(), payloads)
-        return end
-
-    async def _parse_other(self, data: bytes, position: int) -> int:
-        """One line that is no message: nats-py's own parser takes it."""
-        line_end = _line_end(data, position)
-        if line_end < 0:
-            return position
-        await self._others.parse(data[position : line_end + 2])
-        return line_end + 2
+            await self._others.parse(data)
+        except Exception as error:
+            logger.exception("NATS sent what nats-py can't read; connecting anew")
+            raise nats.errors.ProtocolError from error
 
 
-def _line_end(data: bytes, position: int) -> int:
-    """Where the line at ``position`` ends, -1 if it doesn't yet."""
-    line_end = data.find(b"\r\n", position)
-    if line_end < 0 and len(data) - position > _MAX_LINE_BYTES and not data.startswith(b"INFO", position):
-        raise ProtocolError("nats: a line without end")
-    return line_end
+def _hand_over(sink: DeliverySink, deliveries: list[Any]) -> None:
+    """A sink must not raise; if one does, the others still get theirs and the connection lives on."""
+    try:
+        sink(deliveries)
+    except Exception:
+        lost = sum(len(delivery.payloads) for delivery in deliveries)
+        logger.exception('%d messages on "%s" and after it are lost: their sink failed', lost, deliveries[0].subject)
 
 
-def _add(deliveries: list[Delivery], subject: str, reply: str, payloads: list[bytes]) -> None:
-    if deliveries and deliveries[-1].subject == subject and deliveries[-1].reply == reply:
-        deliveries[-1].payloads.extend(payloads)
-    else:
-        deliveries.append(Delivery(subject, reply, payloads))
+def _refused(text: str) -> None:
+    """The server's ``-ERR``. After all but a permission it hangs up, and nats-py alone would never come back."""
+    logger.error("NATS refused: %s", text)
+    if not text.lower().startswith("permissions violation"):
+        raise nats.errors.ProtocolError
 
 
 class BulkConnection:
-    """Bulk subscriptions and bulk publishes on one nats-py client."""
+    """Bulk subscriptions and bulk publishes on one nats-py client, which must not be connected yet.
+
+    Keeps the order of everything that is sent on the connection, by us or by nats-py: both wait in nats-py's buffer.
+    """
 
     def __init__(self, client: Client, max_buffered_bytes: int) -> None:
         check_supported(client)
-        self._parser = BulkParser(client)
         self._client: Any = client
-        self._client._ps = self._parser
+        self._transport: Any = _BulkReads()  # type: ignore[no-untyped-call]
+        self._parser = _BulkParser(client)
+        vars(client).update(_transport=self._transport, _ps=self._parser)
         self._max_buffered_bytes = max_buffered_bytes
         self._flush_scheduled = False
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._pings: set[asyncio.Future[bool]] = set()
 
-    async def subscribe(self, subject: str, queue: str, sink: DeliverySink) -> int:
-        """Subscribes and returns the subscription's number; nats-py renews it after a reconnect."""
+    # --- subscribing --------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subject: str, queue: str, sink: DeliverySink, *, timeout_s: float) -> int:
+        """Subscribes and returns the subscription's number, once the server knows it. nats-py renews it after a
+        reconnect. Raises TransportClosed, and leaves nothing behind, when the server can't be asked."""
+        self._require_connection()
         client = self._client
         client._sid += 1
         sid: int = client._sid
         client._subs[sid] = Subscription(client, sid, subject, queue=queue)
         self._parser.add(sid, sink)
-        await client._send_subscribe(client._subs[sid])
-        await client.flush()
+        try:
+            await client._send_subscribe(client._subs[sid])
+            await self.round_trip(timeout_s)
+        except BaseException:
+            await self.unsubscribe(sid)
+            raise
         return sid
 
     async def unsubscribe(self, sid: int) -> None:
-        """The sink isn't called again."""
+        """The sink isn't called again. Idempotent."""
         self._parser.remove(sid)
-        self._client._remove_sub(sid)
-        if self._client.is_connected:
-            await self._client._send_unsubscribe(sid)
+        if sid in self._client._subs:
+            self._client._remove_sub(sid)
+            if self._client.is_connected:
+                await self._client._send_unsubscribe(sid)
 
-    def publish(self, subject: str, reply: str, payloads: Sequence[bytes]) -> bool:
-        """Takes the messages, to be sent at the end of this turn of the event loop; False if the buffer is full."""
-        command = f"PUB {subject} {reply} " if reply else f"PUB {subject} "
-        data = _publish_commands(command.encode(), payloads)
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def publish(self, command: bytes, payloads: Sequence[bytes], *, deferrable: bool = False) -> bool:
+        """Takes the messages, to be sent at the end of this turn of the event loop (or a moment later, if
+        ``deferrable``), or after the reconnect; False if the buffer is full. ``command`` is the PUB command up to the
+        length."""
+        data = publish_commands(command, payloads)
         client = self._client
         if self.buffered_bytes + len(data) > self._max_buffered_bytes:
             return False
         client._pending.append(data)
         client._pending_data_size += len(data)
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self.flush_now)
+        self._schedule_flush(deferrable=deferrable)
         return True
+
+    def _schedule_flush(self, *, deferrable: bool) -> None:
+        """Each write wakes the server's process, so what can wait goes together with what comes in the next moment."""
+        if self._flush_scheduled:
+            return
+        loop = asyncio.get_running_loop()
+        if not deferrable or self._client._pending_data_size >= DEFER_BYTES:
+            self._flush_scheduled = True
+            loop.call_soon(self.flush_now)
+        elif self._flush_timer is None:
+            self._flush_timer = loop.call_later(DEFER_S, self.flush_now)
 
     @property
     def buffered_bytes(self) -> int:
         """Bytes that wait for the network."""
-        buffered: int = self._client._pending_data_size
-        writer = getattr(self._client._transport, "_io_writer", None)
-        if writer is not None:
-            buffered += writer.transport.get_write_buffer_size()
-        return buffered
+        return int(self._client._pending_data_size + self._transport.unsent_bytes)
 
     def flush_now(self) -> None:
-        """Writes what nats-py and we have pending, in order. While disconnected it stays and nats-py sends it later."""
+        """Writes what nats-py and we have pending. While disconnected it stays, and nats-py sends it afterwards."""
         self._flush_scheduled = False
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
         client = self._client
         if client.is_connected and client._pending:
             pending, client._pending = client._pending, []
             client._pending_data_size = 0
-            client._transport.write(b"".join(pending))
+            self._transport.write(b"".join(pending))
 
+    async def round_trip(self, timeout_s: float) -> None:
+        """Returns when the server has read everything sent before. Raises TransportClosed when the connection is away
+        or goes away meanwhile, or after ``timeout_s``."""
+        self._require_connection()
+        self.flush_now()
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pings.add(pong)
+        try:
+            await self._client._send_ping(pong)
+            await asyncio.wait_for(asyncio.shield(pong), timeout_s)
+        except TimeoutError:
+            raise TransportClosed(f"NATS didn't answer in {timeout_s} s") from None
+        finally:
+            self._pings.discard(pong)
 
-def _publish_commands(command: bytes, payloads: Sequence[bytes]) -> bytes:
-    """The PUB commands of a list of payloads, as one block."""
-    lengths = set(map(len, payloads))
-    if len(lengths) == 1:
-        line = b"%b%d\r\n" % (command, lengths.pop())
-        return line + (b"\r\n" + line).join(payloads) + b"\r\n"
-    return b"".join(b"%b%d\r\n%b\r\n" % (command, len(payload), payload) for payload in payloads)
+    def _require_connection(self) -> None:
+        if not self._client.is_connected:
+            raise TransportClosed("there is no connection to NATS now")
+
+    def disconnected(self) -> None:
+        """To be called when the connection was lost: whoever waits for an answer won't get one."""
+        pings, self._pings = self._pings, set()
+        for pong in pings:
+            if not pong.done():
+                pong.set_exception(TransportClosed("the connection to NATS was lost"))
+
+    def drop_buffered(self) -> int:
+        """Forgets what was never sent, and returns how many bytes that were."""
+        dropped = sum(map(len, self._client._pending))
+        self._client._pending.clear()
+        self._client._pending_data_size = 0
+        return dropped

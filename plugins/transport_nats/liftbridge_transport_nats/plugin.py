@@ -14,19 +14,19 @@ def liftbridge_add_settings() -> list[Setting]:
             "transport.nats.servers",
             SettingKind.LIST,
             ("nats://127.0.0.1:4222",),
-            "URLs of NATS servers, tried in turn. With an embedded server and no URL given, that one.",
+            "URLs of NATS servers, tried in turn. Ignored with an embedded server: then it is that one.",
             aliases=("nats.servers",),
         ),
         Setting("transport.nats.user", SettingKind.STRING, "", "User name.", aliases=("nats.user",)),
         Setting("transport.nats.password", SettingKind.STRING, "", "Password.", aliases=("nats.password",)),
         Setting("transport.nats.token", SettingKind.STRING, "", "Authentication token."),
-        Setting("transport.nats.credentials", SettingKind.STRING, "", "Credentials file (JWT and seed)."),
-        Setting("transport.nats.nkey", SettingKind.STRING, "", "File with an NKey seed."),
+        Setting("transport.nats.credentials", SettingKind.PATH, None, "Credentials file (JWT and seed)."),
+        Setting("transport.nats.nkey", SettingKind.PATH, None, "File with an NKey seed."),
         Setting(
-            "transport.nats.tls.ca", SettingKind.STRING, "", "File with the CAs to trust.", aliases=("nats.tls.ca",)
+            "transport.nats.tls.ca", SettingKind.PATH, None, "File with the CAs to trust.", aliases=("nats.tls.ca",)
         ),
-        Setting("transport.nats.tls.cert", SettingKind.STRING, "", "Our certificate file.", aliases=("nats.tls.cert",)),
-        Setting("transport.nats.tls.key", SettingKind.STRING, "", "Our key file.", aliases=("nats.tls.key",)),
+        Setting("transport.nats.tls.cert", SettingKind.PATH, None, "Our certificate file.", aliases=("nats.tls.cert",)),
+        Setting("transport.nats.tls.key", SettingKind.PATH, None, "Our key file.", aliases=("nats.tls.key",)),
         Setting("transport.nats.reconnect.wait", SettingKind.DURATION, 0.25, "Wait between two attempts to reconnect."),
         Setting(
             "transport.nats.buffer.max.size",
@@ -38,7 +38,7 @@ def liftbridge_add_settings() -> list[Setting]:
             "transport.nats.embedded",
             SettingKind.BOOLEAN,
             False,
-            "Run a nats-server as a child process.",
+            "Run a nats-server as a child process, which ends with the broker.",
             aliases=("nats.embedded",),
         ),
         Setting(
@@ -49,8 +49,8 @@ def liftbridge_add_settings() -> list[Setting]:
         ),
         Setting(
             "transport.nats.embedded.config",
-            SettingKind.STRING,
-            "",
+            SettingKind.PATH,
+            None,
             "Configuration file of the embedded nats-server; implies that there is one.",
             aliases=("nats.embedded.config",),
         ),

@@ -4,164 +4,138 @@
 carries everything else: queue groups (whose members NATS must choose, ourselves included), requests, acks.
 """
 
+import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
 
-from liftbridge.errors import (
-    ConfigError,
-    NoResponders,
-    PayloadTooLarge,
-    RequestTimeout,
-    TransportClosed,
-    TransportError,
-)
+from liftbridge.errors import ConfigError, NoResponders, PayloadTooLarge, RequestTimeout, TransportClosed
 from liftbridge.interfaces.transport import DeliverySink, Subscription, Transport
 from liftbridge_transport_nats.bulk import BulkConnection
-from liftbridge_transport_nats.embedded import EmbeddedServer
+from liftbridge_transport_nats.connection import Connection
+from liftbridge_transport_nats.credentials import connect_options
+from liftbridge_transport_nats.subjects import check_literal, check_pattern, publish_command
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 2
-_FIRST_ATTEMPTS = 5
-_NOT_FLOWING = (nats.errors.ConnectionClosedError, nats.errors.ConnectionReconnectingError, nats.errors.TimeoutError)
+_PREFIX = "transport.nats."
+_SUBSCRIBE_TIMEOUT_S = 5.0
+_CLOSE_TIMEOUT_S = 5.0
 
 
 class NatsTransport(Transport):
-    """See :class:`liftbridge.interfaces.transport.Transport`."""
+    """See :class:`liftbridge.interfaces.transport.Transport`. ``settings`` are those of ``transport.nats``."""
 
     def __init__(self, settings: Mapping[str, Any], *, namespace: str, server_id: str) -> None:
-        self._settings = {name.removeprefix("transport.nats."): value for name, value in settings.items()}
+        self._settings = {name.removeprefix(_PREFIX): value for name, value in settings.items()}
+        self._servers = tuple(self._settings["servers"])
+        _check_servers(self._servers)
+        self._options = connect_options(self._settings)
+        self._embedded = _make_embedded(self._settings)
         self._name = f"LIFT.{namespace}.{server_id}"
-        self._servers = list(self._settings["servers"])
-        self._embedded = self._make_embedded()
-        self._connected = False
-        self._stopping = False
         self._callbacks: list[Callable[[bool], None]] = []
-        self._clients: dict[bool, Client] = {}
-        self._bulk: dict[bool, BulkConnection] = {}
+        self._connected = False
+        self._main: Connection | None = None
+        self._data: Connection | None = None
 
-    def _make_embedded(self) -> EmbeddedServer | None:
-        config_file = self._settings["embedded.config"]
-        if not self._settings["embedded"] and not config_file:
-            return None
-        return EmbeddedServer(self._settings["embedded.listen"], config_file)
+    # --- life ---------------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
+        try:
+            if self._embedded is not None:
+                self._servers = (await self._embedded.start(),)
+            self._main = await self._connect("main", echo=True)
+            self._data = await self._connect("data", echo=False)
+        except BaseException:
+            await self.stop()
+            raise
+        self._connected = self._flows()
+
+    async def _connect(self, role: str, *, echo: bool) -> Connection:
+        connection = Connection(
+            f"{self._name}.{role}",
+            echo=echo,
+            max_buffered_bytes=self._settings["buffer.max.size"],
+            changed=self._connection_changed,
+        )
+        await connection.connect(self._servers, self._settings["reconnect.wait"], self._options)
+        return connection
+
+    async def stop(self) -> None:
+        main, data, self._main, self._data = self._main, self._data, None, None
+        self._connected = False
+        for connection in (data, main):
+            if connection is not None:
+                try:
+                    await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_S)
+                except (TimeoutError, OSError) as error:
+                    logger.error('Connection "%s" ended uncleanly: %s', connection.name, error or "NATS takes nothing")
         if self._embedded is not None:
-            self._servers = [await self._embedded.start()]
-        for echo in (True, False):
-            self._clients[echo] = await self._connect(echo)
-        self._connected = True
-
-    async def _connect(self, echo: bool) -> Client:
-        client = Client()
-        self._bulk[echo] = BulkConnection(client, self._settings["buffer.max.size"])
-        name = f"{self._name}.{'main' if echo else 'data'}"
-
-        async def changed() -> None:
-            self._connection_changed(name)
-
-        try:
-            await client.connect(
-                servers=self._servers,
-                name=name,
-                no_echo=not echo,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                max_reconnect_attempts=_FIRST_ATTEMPTS,
-                reconnect_time_wait=self._settings["reconnect.wait"],
-                error_cb=self._log_error,
-                disconnected_cb=changed,
-                reconnected_cb=changed,
-                pending_size=0,
-                **self._credentials(),
-            )
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise TransportError(
-                f"failed to connect to NATS at {', '.join(self._servers)}: {error or type(error).__name__}"
-            ) from error
-        client.options["max_reconnect_attempts"] = -1  # the first time somebody waits for an answer, later nobody does
-        return client
-
-    def _credentials(self) -> dict[str, Any]:
-        """What was configured, in nats-py's words."""
-        names = {
-            "user": "user",
-            "password": "password",
-            "token": "token",
-            "credentials": "user_credentials",
-            "nkey": "nkeys_seed",
-        }
-        given = {theirs: self._settings[ours] for ours, theirs in names.items() if self._settings[ours]}
-        context = self._tls_context()
-        return given | ({"tls": context} if context else {})
-
-    def _tls_context(self) -> ssl.SSLContext | None:
-        ca, cert, key = (self._settings[f"tls.{part}"] for part in ("ca", "cert", "key"))
-        if not (ca or cert or key):
-            return None
-        if bool(cert) != bool(key):
-            raise ConfigError("transport.nats.tls.cert and transport.nats.tls.key go together")
-        try:
-            context = ssl.create_default_context(cafile=ca or None)
-            if cert:
-                context.load_cert_chain(cert, key)
-        except OSError as error:
-            raise ConfigError(f"transport.nats.tls: {error}") from error
-        return context
-
-    async def _log_error(self, error: Exception) -> None:
-        logger.warning("connection to NATS: %s", error or type(error).__name__)
-
-    def _connection_changed(self, name: str) -> None:
-        if self._stopping:
-            return
-        connected = bool(self._clients) and all(client.is_connected for client in self._clients.values())
-        if connected:
-            logger.info('Connection "%s" reconnected to NATS', name)
-        else:
-            logger.error('Connection "%s" has been disconnected from NATS', name)
-        if connected != self._connected:
-            self._connected = connected
-            for callback in self._callbacks:
-                callback(connected)
-
-    @property
-    def max_payload_bytes(self) -> int:
-        return self._clients[False].max_payload
+            await self._embedded.stop()
 
     @property
     def connected(self) -> bool:
         return self._connected
 
-    def publish(self, subject: str, payloads: Sequence[bytes], *, reply: str = "", echo: bool = True) -> None:
-        _check_subject(subject)
-        if reply:
-            _check_subject(reply)
-        longest = max(map(len, payloads), default=0)
-        if longest > self.max_payload_bytes:
-            raise PayloadTooLarge(f"{longest} bytes are more than the {self.max_payload_bytes} that NATS carries")
-        if payloads and not self._bulk[echo].publish(subject, reply, payloads):
-            state = "is slow" if self._connected else "is away"
+    def on_connection_change(self, callback: Callable[[bool], None]) -> None:
+        self._callbacks.append(callback)
+
+    def _flows(self) -> bool:
+        return all(connection is not None and connection.connected for connection in (self._main, self._data))
+
+    def _connection_changed(self) -> None:
+        connected = self._flows()
+        if connected != self._connected:
+            self._connected = connected
+            for callback in self._callbacks:
+                callback(connected)
+
+    def _connection(self, *, echo: bool) -> Connection:
+        connection = self._main if echo else self._data
+        if connection is None:
+            raise TransportClosed("the connection to NATS isn't open: not started yet, or stopped")
+        return connection
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return min(self._connection(echo=echo).client.max_payload for echo in (True, False))
+
+    def publish(
+        self,
+        subject: str,
+        payloads: Sequence[bytes],
+        *,
+        reply: str = "",
+        echo: bool = True,
+        deferrable: bool = False,
+    ) -> None:
+        command = publish_command(subject, reply)
+        connection = self._connection(echo=echo)
+        if not payloads:
+            return
+        _check_size(max(map(len, payloads)), connection.client.max_payload)
+        if not connection.bulk.publish(command, payloads, deferrable=deferrable):
+            state = "is slow" if connection.connected else "is away"
             raise TransportClosed(
-                f"NATS {state} and {self._bulk[echo].buffered_bytes} bytes wait already "
+                f"NATS {state}, and {connection.bulk.buffered_bytes} bytes wait for it already "
                 "(transport.nats.buffer.max.size)"
             )
 
     async def subscribe(self, subject: str, sink: DeliverySink, *, queue: str = "", echo: bool = True) -> Subscription:
-        bulk = self._bulk[echo or bool(queue)]
-        try:
-            return _NatsSubscription(bulk, await bulk.subscribe(subject, queue, sink))
-        except _NOT_FLOWING as error:
-            raise TransportClosed(f"can't subscribe to {subject}: {error}") from error
+        check_pattern(subject, queue)
+        bulk = self._connection(echo=echo or bool(queue)).bulk
+        return _NatsSubscription(bulk, await bulk.subscribe(subject, queue, sink, timeout_s=_SUBSCRIBE_TIMEOUT_S))
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        check_literal(subject)
+        connection = self._connection(echo=True)
+        _check_size(len(payload), connection.client.max_payload)
         try:
-            message = await self._clients[True].request(subject, payload, timeout=timeout_s)
+            message = await connection.client.request(subject, payload, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:
             raise NoResponders(f"nobody listens on {subject}") from error
         except nats.errors.TimeoutError as error:
@@ -171,26 +145,8 @@ class NatsTransport(Transport):
         return bytes(message.data)
 
     async def flush(self, *, timeout_s: float) -> None:
-        for echo, client in self._clients.items():
-            self._bulk[echo].flush_now()
-            try:
-                await client.flush(timeout=timeout_s)  # type: ignore[arg-type]
-            except (nats.errors.Error, ValueError) as error:
-                raise TransportClosed(f"can't flush: {error}") from error
-
-    def on_connection_change(self, callback: Callable[[bool], None]) -> None:
-        self._callbacks.append(callback)
-
-    async def stop(self) -> None:
-        self._stopping = True
-        for echo, client in self._clients.items():
-            if client.is_connected:
-                self._bulk[echo].flush_now()
-            await client.close()
-        self._clients.clear()
-        self._connected = False
-        if self._embedded is not None:
-            await self._embedded.stop()
+        main, data = self._connection(echo=True), self._connection(echo=False)
+        await asyncio.gather(main.bulk.round_trip(timeout_s), data.bulk.round_trip(timeout_s))
 
 
 class _NatsSubscription:
@@ -202,10 +158,25 @@ class _NatsSubscription:
         await self._bulk.unsubscribe(self._sid)
 
 
-def _check_subject(subject: str) -> None:
-    """NATS would read white space as the end of the subject, and wildcards reach nobody."""
-    if not subject or any(character.isspace() or not character.isprintable() for character in subject):
-        raise ValueError(f"can't publish to subject {subject!r}: it is empty or has white space")
-    tokens = subject.split(".")
-    if "" in tokens or "*" in tokens or ">" in tokens:
-        raise ValueError(f"can't publish to subject {subject!r}: it has an empty part or a wildcard")
+def _check_size(size: int, max_payload_bytes: int) -> None:
+    if size > max_payload_bytes:
+        raise PayloadTooLarge(f"{size} bytes are more than the {max_payload_bytes} that NATS carries (its max_payload)")
+
+
+def _check_servers(servers: Sequence[str]) -> None:
+    if not servers:
+        raise ConfigError("transport.nats.servers is empty: name at least one URL, like nats://127.0.0.1:4222")
+    for url in servers:
+        scheme, separator, _ = url.partition("://")
+        if separator and scheme not in ("nats", "tls"):
+            raise ConfigError(f'transport.nats.servers: "{url}" begins with neither nats:// nor tls://')
+
+
+def _make_embedded(settings: Mapping[str, Any]) -> Any:
+    """None unless one is asked for: most brokers have no use for the module."""
+    config_file = settings["embedded.config"]
+    if not settings["embedded"] and not config_file:
+        return None
+    from liftbridge_transport_nats.embedded import EmbeddedServer
+
+    return EmbeddedServer(settings["embedded.listen"], str(config_file or ""))
