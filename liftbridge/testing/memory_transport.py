@@ -204,7 +204,15 @@ class MemoryTransport(Transport):
     def on_connection_change(self, callback: Callable[[bool], None]) -> None:
         self._callbacks.append(callback)
 
-    def publish(self, subject: str, payloads: Sequence[bytes], *, reply: str = "", echo: bool = True) -> None:
+    def publish(
+        self,
+        subject: str,
+        payloads: Sequence[bytes],
+        *,
+        reply: str = "",
+        echo: bool = True,
+        deferrable: bool = False,
+    ) -> None:
         self._check_publish(subject, reply, payloads)
         messages = [Message(subject, reply, bytes(payload)) for payload in payloads]
         if self._connected:

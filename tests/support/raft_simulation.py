@@ -183,6 +183,7 @@ class Simulation:
         self.repeats = self.random.choice([0.0, 0.05])
         self._core_class = core_class
         self._sabotage = sabotage or Sabotage()
+        self.snapshots_installed = 0
         self._proposals = 0
         self._reads = 0
         ids = [f"s{number}" for number in range(voters + spares)]
@@ -192,6 +193,8 @@ class Simulation:
             for place, server_id in enumerate(ids)
         }
         self._changes_members = spares > 0
+        # Clocks that run at different speeds: nothing may depend on them but how soon things go on.
+        self._speeds = {server_id: self.random.choice([0.1, 0.5, 1.0, 1.0]) for server_id in ids}
 
     def _new_server(self, server_id: str, entries: list[Entry]) -> Server:
         term = 1 if entries else 0
@@ -204,15 +207,22 @@ class Simulation:
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self, steps: int) -> None:
-        actions: list[Callable[[Server], None]] = [self.work, self.deliver, self.tick, self.propose, self.read]
-        weights = [40, 45, 28, 4, 1]
-        rare: list[Callable[[Server], None]] = [self.crash, self.restart, self.partition, self.compact, self.transfer]
-        if self._changes_members:
-            rare.append(self.change_members)
-        actions += rare
-        weights += [0.8, 1.5, 0.4, 0.6, 0.3, 1.0][: len(rare)]
+        weights: dict[Callable[[Server], object], float] = {
+            self.work: 40,
+            self.deliver: 45,
+            self.tick: self.random.choice([15, 30, 60]),
+            self.propose: self.random.choice([1, 4, 12]),
+            self.read: 3,
+            self.crash: self.random.choice([0, 0.5, 2]),
+            self.bounce: self.random.choice([0, 1, 6]),
+            self.restart: self.random.choice([1, 3]),
+            self.partition: self.random.choice([0, 0.2, 0.6]),
+            self.compact: 0.6,
+            self.transfer: 0.3,
+            self.change_members: 1 if self._changes_members else 0,
+        }
         servers = list(self.servers.values())
-        for action in self.random.choices(actions, weights, k=steps):
+        for action in self.random.choices(list(weights), list(weights.values()), k=steps):
             server = self.random.choice(servers)
             action(server)
             self.history.check(server)
@@ -221,6 +231,7 @@ class Simulation:
     def heal(self, max_rounds: int = 300) -> None:
         """Ends every fault; then the group must decide, and all members must agree."""
         self.cut, self.loss, self.repeats = set(), 0.0, 0.0
+        self._speeds = dict.fromkeys(self._speeds, 1.0)
         for server in self.servers.values():
             self.restart(server)
         probe_index = 0
@@ -256,7 +267,7 @@ class Simulation:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def tick(self, server: Server) -> None:
-        if server.running:
+        if server.running and self.random.random() < self._speeds[server.server_id]:
             server.core.tick()
 
     def work(self, server: Server) -> bool:
@@ -281,6 +292,7 @@ class Simulation:
     def _finish(self, server: Server, ready: Ready) -> None:
         if ready.snapshot is not None:
             server.machine = Machine.restored(ready.snapshot.data)
+            self.snapshots_installed += 1
             self.history.check_state(server)
         if not self._sabotage.sends_before_persisting:
             self._send(ready.messages)
@@ -341,6 +353,11 @@ class Simulation:
             server.machine = Machine.restored(server.disk.snapshot.data)
             server.seen_commit = server.core.log.commit
             server.running = True
+
+    def bounce(self, server: Server) -> None:
+        """Loses what is in memory, and is back at once."""
+        self.crash(server)
+        self.restart(server)
 
     def partition(self, _server: Server) -> None:
         ids = list(self.servers)

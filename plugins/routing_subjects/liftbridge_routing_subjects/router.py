@@ -20,12 +20,16 @@ class NatsSubjectRouter(SubjectRouter):
         return f"{subject}.{partition}" if partition else subject
 
     def is_literal(self, subject: str) -> bool:
+        if "*" not in subject and ">" not in subject:
+            return True
         tokens = subject.split(".")
         return "*" not in tokens and ">" not in tokens
 
     def matches(self, pattern: str, subject: str) -> bool:
         if pattern == subject:
             return True
+        if "*" not in pattern and ">" not in pattern:
+            return False
         wanted, found = pattern.split("."), subject.split(".")
         for place, token in enumerate(wanted):
             if token == ">":
