@@ -23,7 +23,7 @@ from liftbridge_raft_builtin.core import (
 from liftbridge_raft_builtin.core.codec import decode_message, encode_membership, encode_message
 
 SETTINGS = CoreSettings(
-    heartbeat_ticks=1, election_ticks=4, max_message_bytes=60, max_inflight_messages=3, max_apply_entries=4
+    heartbeat_ticks=2, election_ticks=5, max_message_bytes=40, max_inflight_messages=3, max_apply_entries=4
 )
 SNAPSHOT_PADDING_BYTES = 150
 
@@ -85,14 +85,14 @@ class Machine:
 
 @dataclass
 class Server:
-    """One member. ``work`` is the Ready being done, ``persisted`` whether its first half is."""
+    """One member. ``work`` is the Ready being done, ``half_done`` whether it is persisted."""
 
     server_id: str
     disk: Disk
     core: RaftCore
     machine: Machine
     work: Ready | None = None
-    persisted: bool = False
+    half_done: bool = False
     running: bool = True
     seen_commit: int = 0
 
@@ -207,26 +207,31 @@ class Simulation:
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self, steps: int) -> None:
-        weights: dict[Callable[[Server], object], float] = {
-            self.work: 40,
-            self.deliver: 45,
-            self.tick: self.random.choice([15, 30, 60]),
-            self.propose: self.random.choice([1, 4, 12]),
-            self.read: 3,
-            self.crash: self.random.choice([0, 0.5, 2]),
-            self.bounce: self.random.choice([0, 1, 6]),
-            self.restart: self.random.choice([1, 3]),
-            self.partition: self.random.choice([0, 0.2, 0.6]),
-            self.compact: 0.6,
-            self.transfer: 0.3,
-            self.change_members: 1 if self._changes_members else 0,
-        }
+        weights = self._weights()
         servers = list(self.servers.values())
         for action in self.random.choices(list(weights), list(weights.values()), k=steps):
             server = self.random.choice(servers)
             action(server)
             self.history.check(server)
         self.heal()
+
+    def _weights(self) -> dict[Callable[[Server], object], float]:
+        """How often each thing happens; every run has a character of its own."""
+        choice = self.random.choice
+        return {
+            self.work: 100,
+            self.deliver: choice([60, 120]),
+            self.tick: choice([20, 40]),
+            self.propose: choice([1, 4, 12]),
+            self.read: 3,
+            self.crash: choice([0, 0.5, 2]),
+            self.bounce: choice([0, 1, 6]),
+            self.restart: choice([1, 3]),
+            self.partition: choice([0, 0.4, 1.5]),
+            self.compact: 0.6,
+            self.transfer: 0.3,
+            self.change_members: choice([1, 5]) if self._changes_members else 0,
+        }
 
     def heal(self, max_rounds: int = 300) -> None:
         """Ends every fault; then the group must decide, and all members must agree."""
@@ -275,27 +280,30 @@ class Simulation:
         if not server.running:
             return False
         if server.work is None:
-            server.work, server.persisted = server.core.ready(), False
+            server.work, server.half_done = server.core.ready(), False
             if server.work is not None:
                 self.history.check_log_matching(server.core, server.work.entries)
         if server.work is None:
             return False
-        if self._sabotage.sends_before_persisting and not server.persisted:
-            self._send(server.work.messages)
-        if not server.persisted:
-            server.disk.write(server.work)
-            server.persisted = True
+        steps = [self._persist, self._send]
+        if self._sabotage.sends_before_persisting:
+            steps.reverse()
+        if not server.half_done:
+            steps[0](server, server.work)
+            server.half_done = True
             return True
+        steps[1](server, server.work)
         self._finish(server, server.work)
         return True
+
+    def _persist(self, server: Server, ready: Ready) -> None:
+        server.disk.write(ready)
 
     def _finish(self, server: Server, ready: Ready) -> None:
         if ready.snapshot is not None:
             server.machine = Machine.restored(ready.snapshot.data)
             self.snapshots_installed += 1
             self.history.check_state(server)
-        if not self._sabotage.sends_before_persisting:
-            self._send(ready.messages)
         for entry in ready.committed:
             server.machine.apply(entry)
             self.history.check_state(server)
@@ -304,9 +312,8 @@ class Simulation:
         server.core.advance(ready)
         server.work = None
 
-    def _send(self, messages: tuple[Message, ...]) -> None:
-        for message in messages:
-            self.network.append(encode_message(message))
+    def _send(self, _server: Server, ready: Ready) -> None:
+        self.network += map(encode_message, ready.messages)
 
     def deliver(self, _server: Server) -> None:
         if not self.network:
@@ -315,6 +322,13 @@ class Simulation:
         data = self.network[place] if self.random.random() < self.repeats else self.network.pop(place)
         if self.random.random() >= self.loss:
             self._arrive(data)
+
+    def deliver_where(self, wanted: Callable[[Message], bool]) -> None:
+        """For scripts: what is wanted arrives, everything else on its way is lost."""
+        arriving, self.network = self.network, []
+        for data in arriving:
+            if wanted(decode_message(data)):
+                self._arrive(data)
 
     def _arrive(self, data: bytes) -> None:
         message = decode_message(data)
@@ -338,14 +352,24 @@ class Simulation:
             return 0
 
     def read(self, server: Server) -> None:
+        server = self._victim(server)
         if server.running and server.core.role is Role.LEADER:
             self._reads += 1
             self.history.reads[self._reads] = self.history.commit
             server.core.read(self._reads)
 
+    def _victim(self, server: Server) -> Server:
+        """Faults are worth most where a leader is."""
+        leaders = [one for one in self.servers.values() if one.running and one.core.role is Role.LEADER]
+        return self.random.choice(leaders) if leaders and self.random.random() < 0.5 else server
+
     def crash(self, server: Server) -> None:
-        server.running = False
-        server.work = None
+        self.crash_now(self._victim(server).server_id)
+
+    def crash_now(self, server_id: str) -> None:
+        """Stops it; what it hadn't persisted is gone."""
+        self.servers[server_id].running = False
+        self.servers[server_id].work = None
 
     def restart(self, server: Server) -> None:
         if not server.running:
@@ -355,20 +379,22 @@ class Simulation:
             server.running = True
 
     def bounce(self, server: Server) -> None:
-        """Loses what is in memory, and is back at once."""
-        self.crash(server)
+        """Loses what is in memory, and is back at once: worst in the middle of its work."""
+        at_work = [one for one in self.servers.values() if one.work is not None and not one.half_done]
+        server = self.random.choice(at_work) if at_work and self.random.random() < 0.7 else self._victim(server)
+        self.crash_now(server.server_id)
         self.restart(server)
 
-    def partition(self, _server: Server) -> None:
+    def partition(self, server: Server) -> None:
         ids = list(self.servers)
         kind = self.random.random()
-        if kind < 0.4:
+        if kind < 0.3:
             self.cut.clear()
-        elif kind < 0.8:
+            return
+        side = {self._victim(server).server_id}
+        if kind < 0.6:
             side = {server_id for server_id in ids if self.random.random() < 0.5}
-            self.cut = {frozenset((one, other)) for one in side for other in ids if other not in side}
-        else:
-            self.cut.add(frozenset(self.random.sample(ids, 2)))
+        self.cut = {frozenset((one, other)) for one in side for other in ids if other not in side}
 
     def compact(self, server: Server) -> None:
         log = server.core.log
