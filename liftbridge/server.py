@@ -45,7 +45,7 @@ from liftbridge.metadata.config import StreamDefaults
 from liftbridge.metadata.controller import MetadataController
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.cleaner import Cleaner
-from liftbridge.partition.leader import Durability
+from liftbridge.partition.durability import Durability
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.version import version

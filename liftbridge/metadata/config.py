@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from liftbridge.partition.leader import Durability
+from liftbridge.partition.durability import Durability
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from enum import StrEnum
 
 from liftbridge.clock import Clock
 from liftbridge.errors import StorageError
 from liftbridge.interfaces.records import RecordBatch
+from liftbridge.partition.durability import Durability
 from liftbridge.partition.partition import Partition
 from liftbridge.partition.pending import ACK_ALL, ANY_OFFSET, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
@@ -23,14 +23,6 @@ from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch
 from liftbridge.protocol.record_encoding import encode_records, encode_trailer
 
 logger = logging.getLogger(__name__)
-
-
-class Durability(StrEnum):
-    """What an ack proves about power loss. A kill of the process loses nothing in any of them."""
-
-    PAGE = "page"
-    INTERVAL = "interval"
-    SYNC = "sync"
 
 
 @dataclass(frozen=True, slots=True)
