@@ -97,7 +97,15 @@ class HubTransport(Transport):
     def connected(self) -> bool:
         return not self.closed
 
-    def publish(self, subject: str, payloads: Sequence[bytes], *, reply: str = "", echo: bool = True) -> None:
+    def publish(
+        self,
+        subject: str,
+        payloads: Sequence[bytes],
+        *,
+        reply: str = "",
+        echo: bool = True,
+        deferrable: bool = False,
+    ) -> None:
         if self.closed:
             raise TransportClosed("closed by the test")
         self._hub.deliver(self._server_id, subject, payloads)

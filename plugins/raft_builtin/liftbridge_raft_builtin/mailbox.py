@@ -54,7 +54,7 @@ class Mailbox:
         for server_id, batch in payloads.items():
             try:
                 self._transport.publish(self._prefix + server_id, batch)
-            except TransportError as error:
+            except (TransportError, ValueError) as error:  # ValueError: an ID that makes no subject
                 logger.debug("%d messages to %s were dropped: %s", len(batch), server_id, error)
 
     async def close(self) -> None:

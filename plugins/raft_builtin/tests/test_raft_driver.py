@@ -5,7 +5,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from liftbridge.errors import (
     ProposalTimeout,
     StorageError,
 )
+from liftbridge.interfaces.consensus import ConsensusStatus
 from liftbridge.interfaces.context import ConsensusContext
 from liftbridge.testing.consensus_suite import THREE, ListMachine, Members, eventually
 from liftbridge_raft_builtin import driver, plugin
@@ -220,6 +221,22 @@ async def test_bytes_that_are_no_message_are_ignored(group: RaftGroup, members: 
     await members.agree([b"x"])
 
 
+async def test_a_member_whose_id_makes_no_subject_harms_nobody(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = HubTransport.publish
+
+    def picky(transport: HubTransport, subject: str, payloads: Sequence[bytes]) -> None:
+        if " " in subject:
+            raise ValueError(subject)
+        publish(transport, subject, payloads)
+
+    monkeypatch.setattr(HubTransport, "publish", picky)
+    await members.start("a", bootstrap=["a"])
+    await members.running["a"].add_learner("b c", timeout_s=5)
+    assert await members.propose(b"x") == 1
+
+
 async def test_a_member_that_sees_a_broken_promise_takes_no_more_part(
     group: RaftGroup, members: Members, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -252,7 +269,11 @@ async def test_a_state_machine_that_raises_ends_the_part_of_this_member(
 
 async def test_a_callback_that_raises_harms_nobody(group: RaftGroup, caplog: pytest.LogCaptureFixture) -> None:
     member = group.member("a")
-    member.on_leader_change(lambda _status: 1 / 0)
+
+    def fail(_status: ConsensusStatus) -> None:
+        raise ZeroDivisionError
+
+    member.on_leader_change(fail)
     await member.start(ListMachine(), bootstrap=["a"])
     assert await member.propose(b"x", timeout_s=5) == 1
     assert "ZeroDivisionError" in caplog.text
