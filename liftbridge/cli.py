@@ -33,7 +33,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = list(argv)
     if arguments and arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "-v", "--version"):
         arguments.insert(0, "serve")
-    parser = _make_parser()
+    parser = make_parser()
     options = parser.parse_args(arguments)
     if options.command is None:
         parser.print_help()
@@ -59,7 +59,8 @@ def _complain(error: Exception) -> None:
 # --- the parser -------------------------------------------------------------------------------------------------------
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Every command and flag; the tests hold the reference to it."""
     parser = argparse.ArgumentParser(
         prog="liftbridge",
         description="Durable, replicated, replayable message streams for NATS.",

@@ -135,6 +135,7 @@ class Publishing:
         ack: api.Ack | None
         if target.local is None:
             payload = enveloped(run.messages[0], inbox)
+            self.append_attached(target, run, inbox)
             ack = await self._publish_over_transport(target.subject, payload, inbox, request.ackPolicy, call)
             if ack is not None and ack.ackError != api.Ack.OK:
                 raise error_of(refusal_of(ack))
@@ -148,6 +149,10 @@ class Publishing:
         """Appends to a target that is led here, and to what else listens on its subject here."""
         assert target.local is not None
         submit(target.local, run, target.subject, acks, self.mirror(target.subject, inbox))
+        self.append_attached(target, run, inbox)
+
+    def append_attached(self, target: Target, run: PublishRun, inbox: str) -> None:
+        """Appends to what else listens on the target's subject here; its acks go to the inbox."""
         for other in target.attached:
             extra = InboxAcks(self.transport, other.assignment.key.stream, other.assignment.base_subject, inbox)
             submit(other, run, target.subject, extra, None)

@@ -67,6 +67,7 @@ class PublishSession:
         if run.ack_policy != ACK_NONE:
             self._unanswered += len(run.messages)
         if target.local is None:
+            self._publishing.append_attached(target, run, self._inbox)
             self._publish_over_transport(target.subject, [enveloped(message, self._inbox) for message in run.messages])
             return
         acks = self._acks.get(target.acks)

@@ -1,6 +1,7 @@
 """Rolling and retention, for all partitions, in one task that sleeps until something is due."""
 
 import asyncio
+import contextlib
 import logging
 
 from liftbridge.clock import Clock
@@ -11,7 +12,6 @@ from liftbridge.partition.partition import PartitionKey
 
 logger = logging.getLogger(__name__)
 
-#: How often the cleaner looks for partitions that came since.
 _LONGEST_SLEEP_S = 30.0
 _SHORTEST_SLEEP_S = 0.05
 
@@ -27,15 +27,18 @@ class Cleaner:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(await self.clean_due())
+            self._partitions.roles_changed.clear()
+            sleep_s = await self.clean_due()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._partitions.roles_changed.wait(), sleep_s)
 
     async def clean_due(self) -> float:
         """Cleans what is due and returns the seconds until something else is."""
         now_ns = self._clock.monotonic_ns()
-        due = {}
+        due: dict[PartitionKey, int] = {}
         for local in list(self._partitions):
             key, interval_ns = local.assignment.key, local.assignment.retention.check_interval_ns
-            due[key] = self._due_ns.get(key, now_ns + interval_ns)
+            due[key] = min(self._due_ns.get(key, now_ns + interval_ns), now_ns + interval_ns)
             if due[key] <= now_ns:
                 due[key] = now_ns + interval_ns
                 await clean(local, self._clock)

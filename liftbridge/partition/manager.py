@@ -69,6 +69,8 @@ class PartitionManager:
         self._group_readers: dict[tuple[PartitionKey, str], tuple[int, PartitionSubscription]] = {}
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
         self._changed = asyncio.Condition()
+        #: Set when partitions came or went, or got other settings; whoever waits for it clears it.
+        self.roles_changed = asyncio.Event()
         self.version = 0
 
     # --- looking up ---------------------------------------------------------------------------------------------------
@@ -107,6 +109,7 @@ class PartitionManager:
             local = self._partitions.setdefault(name, LocalPartition(target))
             await self._follow(local, target)
         self.version += 1
+        self.roles_changed.set()
         async with self._changed:
             self._changed.notify_all()
 

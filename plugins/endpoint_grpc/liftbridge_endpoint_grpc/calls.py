@@ -6,6 +6,7 @@ A call hears of its stream by ``on_data``, ``on_end``, ``on_reset`` and ``on_dra
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -83,12 +84,8 @@ class Call:
             self.writer.send_headers(trailers_only(status, message), end_stream=True)
 
     def fail(self, error: BaseException) -> None:
-        """Ends the call with what went wrong; what isn't ours is a bug, and logged."""
-        if isinstance(error, LiftbridgeError):
-            self.end(error.status, str(error))
-        else:
-            logger.error("api: internal error", exc_info=error)
-            self.end(Status.INTERNAL, f"internal error: {type(error).__name__}")
+        """Ends the call with what went wrong."""
+        self.end(*outcome_of(error))
 
     async def bounded(self, work: Awaitable[Any]) -> Any:
         """Awaits ``work``, at most until the call's deadline."""
@@ -97,20 +94,77 @@ class Call:
             return await work
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(deadline_ns / 1e9 + _clock_offset(loop)):
+            async with asyncio.timeout_at(_loop_time(deadline_ns, loop)):
                 return await work
         except TimeoutError:
             raise DeadlineExceeded("context deadline exceeded") from None
 
 
-def _clock_offset(loop: asyncio.AbstractEventLoop) -> float:
-    """Event loops count from a moment of their own choice."""
-    import time
+def outcome_of(error: BaseException) -> tuple[Status, str]:
+    """What a client hears of an error; one that isn't ours is a bug, and logged."""
+    if isinstance(error, LiftbridgeError):
+        return error.status, str(error)
+    logger.error("api: internal error", exc_info=error)
+    return Status.INTERNAL, f"internal error: {type(error).__name__}"
 
-    return loop.time() - time.monotonic_ns() / 1e9
+
+def _loop_time(deadline_ns: int, loop: asyncio.AbstractEventLoop) -> float:
+    """A moment of the monotonic clock in the loop's own time, which counts from a moment of its choice."""
+    return loop.time() + (deadline_ns - time.monotonic_ns()) / 1e9
 
 
-class UnaryCall(Call):
+class SingleRequestCall(Call):
+    """A call whose client sends one message. It runs, as a task, once that message is complete."""
+
+    def __init__(self, writer: StreamWriter, context: CallContext, reader: MessageReader) -> None:
+        super().__init__(writer, context, reader)
+        self._framed = b""
+        self._task: asyncio.Task[None] | None = None
+
+    def on_data(self, data: bytes, flow_bytes: int) -> None:
+        if self.ended:
+            return
+        self.writer.give_credit(flow_bytes)
+        try:
+            framed = self.reader.feed(data)
+            if framed and self._framed:
+                raise _not_one_message()
+            self._framed = self._framed or framed
+        except LiftbridgeError as error:
+            self.fail(error)
+
+    def on_end(self) -> None:
+        if not self.ended:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def on_reset(self) -> None:
+        super().on_reset()
+        if self._task is not None:
+            self._task.cancel()
+
+    def take_message(self) -> bytes:
+        """The request's bytes."""
+        length = len(self._framed) - PREFIX_BYTES
+        if length < 0 or self.reader.unfinished or int.from_bytes(self._framed[1:PREFIX_BYTES], "big") != length:
+            raise _not_one_message()
+        return self._framed[PREFIX_BYTES:]
+
+    async def _run(self) -> None:
+        try:
+            await self.answer()
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
+            self.fail(error)
+
+    async def answer(self) -> None:
+        """Answers the request; what it raises ends the call."""
+        raise NotImplementedError
+
+
+def _not_one_message() -> InternalError:
+    return InternalError("grpc: this call takes exactly one message")
+
+
+class UnaryCall(SingleRequestCall):
     """One request, one response."""
 
     def __init__(
@@ -124,40 +178,16 @@ class UnaryCall(Call):
         super().__init__(writer, context, reader)
         self._request_type = request_type
         self._handler = handler
-        self._framed = b""
-        self._task: asyncio.Task[None] | None = None
 
-    def on_data(self, data: bytes, flow_bytes: int) -> None:
-        self.writer.give_credit(flow_bytes)
+    async def answer(self) -> None:
+        response = await self.bounded(self._handler(self.parse(), self.context))
+        self.send(frame_message(response.SerializeToString()))
+        self.end()
+
+    def parse(self) -> Any:
+        """The request."""
         try:
-            self._framed += self.reader.feed(data)
-        except LiftbridgeError as error:
-            self.fail(error)
-
-    def on_end(self) -> None:
-        if not self.ended:
-            self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def on_reset(self) -> None:
-        super().on_reset()
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        try:
-            request = self._parse()
-            response = await self.bounded(self._handler(request, self.context))
-            self.send(frame_message(response.SerializeToString()))
-            self.end()
-        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
-            self.fail(error)
-
-    def _parse(self) -> Any:
-        length = len(self._framed) - PREFIX_BYTES
-        if length < 0 or self.reader.unfinished or int.from_bytes(self._framed[1:PREFIX_BYTES], "big") != length:
-            raise InternalError("grpc: a unary call takes exactly one message")
-        try:
-            return self._request_type.FromString(self._framed[PREFIX_BYTES:])
+            return self._request_type.FromString(self.take_message())
         except DecodeError as error:
             raise InternalError(f"grpc: error unmarshalling request: {error}") from None
 
@@ -171,11 +201,14 @@ class PublishCall(Call):
         self._session_ready = True
         self._task: asyncio.Task[None] | None = None
         self._session: PublishSession = broker.publish_session(context, self)
+        self._deadline: asyncio.TimerHandle | None = None
+        if context.deadline_ns is not None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_at(_loop_time(context.deadline_ns, loop), self._expire)
         self.send_headers()
 
     def on_data(self, data: bytes, flow_bytes: int) -> None:
         if self.ended:
-            self.writer.give_credit(flow_bytes)
             return
         try:
             framed = self.reader.feed(data)
@@ -183,7 +216,7 @@ class PublishCall(Call):
                 self._session_ready = False
         except ProtocolError as error:
             self._abort(InternalError(f"grpc: error unmarshalling request: {error}"))
-        except LiftbridgeError as error:
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
             self._abort(error)
         self._held_credit_bytes += flow_bytes
         self._give_credit()
@@ -196,12 +229,17 @@ class PublishCall(Call):
     def on_drained(self) -> None:
         self._give_credit()
 
+    def _expire(self) -> None:
+        self._abort(DeadlineExceeded("context deadline exceeded"))
+
     def _give_credit(self) -> None:
         if self._session_ready and self.writer.waiting_bytes() < _MAX_WAITING_BYTES:
             held, self._held_credit_bytes = self._held_credit_bytes, 0
             self.writer.give_credit(held)
 
     def on_end(self) -> None:
+        if self.reader.unfinished:
+            self._abort(InternalError("grpc: the request stream ends inside a message"))
         self._finish(Status.OK, "")
 
     def shut_down(self) -> None:
@@ -212,18 +250,29 @@ class PublishCall(Call):
             self._task = asyncio.get_running_loop().create_task(self._finish_session(status, message))
 
     async def _finish_session(self, status: Status, message: str) -> None:
-        await self._session.finish()
-        self.end(status, message)
+        try:
+            await self._session.finish()
+            self.end(status, message)
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
+            self._abort(error)
 
     def on_reset(self) -> None:
         super().on_reset()
         self._session.abort()
-        if self._task is not None:
-            self._task.cancel()
+        for pending in (self._task, self._deadline):
+            if pending is not None:
+                pending.cancel()
 
-    def _abort(self, error: LiftbridgeError) -> None:
+    def end(self, status: Status = Status.OK, message: str = "") -> None:
+        super().end(status, message)
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _abort(self, error: Exception) -> None:
         self.fail(error)
         self._session.abort()
+        if self._task is not None:
+            self._task.cancel()
 
 
 class SubscribeCall(UnaryCall):
@@ -236,18 +285,14 @@ class SubscribeCall(UnaryCall):
     def on_drained(self) -> None:
         self._drained.set()
 
-    async def _run(self) -> None:
-        subscription = None
+    async def answer(self) -> None:
+        subscription = await self.bounded(self._handler(self.parse(), self.context))
         try:
-            subscription = await self.bounded(self._handler(self._parse(), self.context))
             self.send(EMPTY_MESSAGE)
             await self.bounded(self._pump(subscription.read))
             self.end()
-        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
-            self.fail(error)
         finally:
-            if subscription is not None:
-                subscription.close()
+            subscription.close()
 
     async def _pump(self, read: Callable[[int], Awaitable[bytes]]) -> None:
         """Sends until the subscription ends; holds no more than one chunk that the client has no window for."""

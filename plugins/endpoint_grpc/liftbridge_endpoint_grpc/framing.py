@@ -8,6 +8,8 @@ from liftbridge.protocol.strides import count_repeats
 
 PREFIX = struct.Struct(">BI")
 PREFIX_BYTES = PREFIX.size
+#: How many of the largest messages the compressed ones of one read may grow to.
+_MAX_GROWTH = 8
 EMPTY_MESSAGE = PREFIX.pack(0, 0)
 
 
@@ -69,11 +71,14 @@ class MessageReader:
     def _decompress(self, framed: bytes) -> bytes:
         """The same messages, none compressed. A message that grows beyond the limit is stopped there."""
         messages = []
-        position = 0
+        position = total_bytes = 0
         while position < len(framed):
             flag, length = PREFIX.unpack_from(framed, position)
             message = framed[position + PREFIX_BYTES : position + PREFIX_BYTES + length]
             messages.append(frame_message(self._gunzip(message) if flag else message))
+            total_bytes += len(messages[-1])
+            if total_bytes > _MAX_GROWTH * self._max_message_bytes:
+                raise ResourceExhausted(f"grpc: compressed messages grew to more than {total_bytes} bytes at once")
             position += PREFIX_BYTES + length
         return b"".join(messages)
 
@@ -89,4 +94,6 @@ class MessageReader:
             raise ResourceExhausted(
                 f"grpc: received message after decompression larger than max {self._max_message_bytes}"
             )
+        if not decompressor.eof:
+            raise InternalError("grpc: failed to decompress the received message: it is cut short")
         return plain

@@ -4,10 +4,10 @@ and written here by hand."""
 import asyncio
 
 from liftbridge.broker.api import CallContext
-from liftbridge.errors import NotFound, ProtocolError
+from liftbridge.errors import NotFound, ProtocolError, Status
 from liftbridge.protocol.varint import decode_varint
-from liftbridge_endpoint_grpc.calls import Call, StreamWriter
-from liftbridge_endpoint_grpc.framing import PREFIX_BYTES, MessageReader, frame_message
+from liftbridge_endpoint_grpc.calls import SingleRequestCall, StreamWriter
+from liftbridge_endpoint_grpc.framing import MessageReader, frame_message
 
 _SERVICES = ("", "proto.API")
 _SERVICE_TAG = 0x0A
@@ -37,7 +37,7 @@ class Health:
         await self._changed.wait()
 
 
-class HealthCall(Call):
+class HealthCall(SingleRequestCall):
     """Check answers once; Watch answers at every change."""
 
     def __init__(
@@ -46,37 +46,24 @@ class HealthCall(Call):
         super().__init__(writer, context, reader)
         self._health = health
         self._watch = watch
-        self._framed = b""
-        self._task: asyncio.Task[None] | None = None
-
-    def on_data(self, data: bytes, flow_bytes: int) -> None:
-        self.writer.give_credit(flow_bytes)
-        self._framed += self.reader.feed(data)
-
-    def on_end(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    def on_reset(self) -> None:
-        super().on_reset()
-        if self._task is not None:
-            self._task.cancel()
 
     def shut_down(self) -> None:
         if self._watch:
-            self.end()
+            self.end(Status.UNAVAILABLE, "the server is shutting down")
+            self.on_reset()
 
-    async def _run(self) -> None:
-        try:
-            service = _parse_service(self._framed[PREFIX_BYTES:])
-            if not self._watch:
-                self._check(service)
-                return
-            while not self.ended:
-                status = self._health.status_of(service)
-                self.send(_response(_SERVICE_UNKNOWN if status is None else status))
-                await self._health.wait_for_change()
-        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
-            self.fail(error)
+    async def answer(self) -> None:
+        service = _parse_service(self.take_message())
+        if not self._watch:
+            self._check(service)
+            return
+        await self.bounded(self._tell_changes(service))
+
+    async def _tell_changes(self, service: str) -> None:
+        while not self.ended:
+            status = self._health.status_of(service)
+            self.send(_response(_SERVICE_UNKNOWN if status is None else status))
+            await self._health.wait_for_change()
 
     def _check(self, service: str) -> None:
         status = self._health.status_of(service)

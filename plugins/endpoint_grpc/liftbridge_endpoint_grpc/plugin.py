@@ -54,6 +54,13 @@ def liftbridge_add_settings() -> list[Setting]:
             "Calls that one connection may have open.",
             check=lambda value: None if value >= 1 else "must be at least 1",
         ),
+        Setting(
+            "endpoint.grpc.max.connections",
+            SettingKind.INTEGER,
+            10_000,
+            "Connections that may be open; more are refused.",
+            check=lambda value: None if value >= 1 else "must be at least 1",
+        ),
     ]
 
 
@@ -76,6 +83,7 @@ def _create(context: EndpointContext) -> Endpoint:
             host=host,
             port=port,
             max_message_bytes=settings["endpoint.grpc.max.message.size"],
+            max_connections=settings["endpoint.grpc.max.connections"],
             tls=_tls_context(settings["endpoint.grpc.tls.cert"], settings["endpoint.grpc.tls.key"]),
             limits=ConnectionLimits(max_concurrent_streams=settings["endpoint.grpc.max.concurrent.streams"]),
         ),

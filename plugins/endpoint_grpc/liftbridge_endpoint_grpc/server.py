@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,10 +11,10 @@ from typing import Any, cast
 
 from liftbridge.broker.api import BrokerApi, CallContext
 from liftbridge.clock import Clock
-from liftbridge.errors import ConfigError, LiftbridgeError, Status
+from liftbridge.errors import ConfigError, Status
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge_endpoint_grpc.calls import Call, PublishCall, SubscribeCall, UnaryCall
+from liftbridge_endpoint_grpc.calls import Call, PublishCall, SubscribeCall, UnaryCall, outcome_of
 from liftbridge_endpoint_grpc.framing import MessageReader
 from liftbridge_endpoint_grpc.health import Health, HealthCall
 from liftbridge_endpoint_grpc.http2.connection import ConnectionLimits, Http2Connection
@@ -25,13 +26,16 @@ from liftbridge_endpoint_grpc.http2.events import (
     StreamEnded,
     StreamReset,
 )
-from liftbridge_endpoint_grpc.http2.frames import ErrorCode
 from liftbridge_endpoint_grpc.http2.headers import encode_headers
 from liftbridge_endpoint_grpc.status import CallHeaders, parse_call, trailers_only
 
 logger = logging.getLogger(__name__)
 
+#: Time for the connection preface and the first SETTINGS.
 _PREFACE_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 5.0
+#: A client whose machine is gone is noticed after this many seconds, probes apart and probes unanswered.
+_KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _WRITE_HIGH_WATER_BYTES = 1024 * 1024
 _SHUTDOWN_NOTICE_S = 0.05
 #: ``:status: 415``; the name by its number in the static table.
@@ -50,6 +54,7 @@ class ServerSettings:
     host: str
     port: int
     max_message_bytes: int = 4 * 1024 * 1024
+    max_connections: int = 10_000
     tls: ssl.SSLContext | None = None
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
@@ -176,17 +181,23 @@ class _Connection(asyncio.Protocol):
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self._transport.abort()
             return
-        self._peer = str(transport.get_extra_info("peername"))
+        if len(self._endpoint.connections) >= self._endpoint.settings.max_connections:
+            logger.warning("refused a connection: there are %d already", self._endpoint.settings.max_connections)
+            self._transport.abort()
+            return
+        host, port, *_ = transport.get_extra_info("peername")
+        self._peer = f"{host}:{port}"
+        _keep_alive(transport.get_extra_info("socket"))
         self._endpoint.connections.add(self)
         self._preface_timer = self._loop.call_later(_PREFACE_TIMEOUT_S, self._transport.abort)
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        if self._preface_timer is not None:
-            self._preface_timer.cancel()
-            self._preface_timer = None
         for event in self.http2.receive(data):
             self._handle(event)
+        if self._preface_timer is not None and self.http2.ready:
+            self._preface_timer.cancel()
+            self._preface_timer = None
         self.flush_soon()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -267,8 +278,8 @@ class _Connection(asyncio.Protocol):
         context = CallContext(peer=self._peer, deadline_ns=deadline_ns, metadata=headers.metadata)
         try:
             call = factory(_Stream(self, event.stream_id), context, reader)
-        except LiftbridgeError as error:
-            self._reject(event, trailers_only(error.status, str(error)))
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
+            self._reject(event, trailers_only(*outcome_of(error)))
             return
         self._calls[event.stream_id] = call
         if event.end_stream:
@@ -290,9 +301,8 @@ class _Connection(asyncio.Protocol):
             self._calls[stream_id].on_end()
 
     def forget(self, stream_id: int) -> None:
-        """The call on this stream is over. A client that goes on sending is told to stop."""
+        """The call on this stream is over."""
         self._calls.pop(stream_id, None)
-        self.http2.reset_if_half_open(stream_id, ErrorCode.NO_ERROR)
         self._note_idle()
 
     # --- output -------------------------------------------------------------------------------------------------------
@@ -318,8 +328,10 @@ class _Connection(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._paused and self._transport else 0
 
     def close(self) -> None:
+        """Closes once what was written has left, which a client that doesn't read can't put off for ever."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
+            self._loop.call_later(_CLOSE_TIMEOUT_S, self._transport.abort)
 
     # --- stopping -----------------------------------------------------------------------------------------------------
 
@@ -340,3 +352,10 @@ class _Connection(asyncio.Protocol):
     def _note_idle(self) -> None:
         if self._idle is not None and not self._calls and not self._idle.done():
             self._idle.set_result(None)
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -48,6 +48,13 @@ from liftbridge_endpoint_grpc.http2.headers import Header, HeaderDecoder, reques
 _SETTING = struct.Struct(">HI")
 _WORD = struct.Struct(">I")
 _DATA_WORD = FrameType.DATA
+_MAX_SETTINGS = 64
+#: Settings may change every stream's window, so they count more than other frames that carry nothing.
+_SETTINGS_WEIGHT = 10
+_MAX_LENGTH_DIGITS = 18
+_DEFAULT_TABLE_BYTES = 4096
+#: The next header block begins so when the peer shrank the table for compression: we keep none.
+_EMPTY_TABLE = b"\x20"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ class ConnectionLimits:
     connection_window_bytes: int = 4 * 1024 * 1024
     #: Frames in one read that make work and carry nothing.
     max_idle_frames_per_read: int = 1000
-    #: Streams that the peer reset, beyond those that ended well.
+    #: Streams that the peer reset before they had an answer, beyond those that ended well.
     max_resets: int = 500
     max_continuations: int = 32
     #: When a stream's waiting output falls to this, its owner is told.
@@ -71,6 +78,7 @@ class _Stream:
     """One stream; it is closed, and forgotten, when both sides have ended."""
 
     __slots__ = (
+        "answered",
         "content_length",
         "credit_bytes",
         "end_queued",
@@ -88,6 +96,7 @@ class _Stream:
 
     def __init__(self, stream_id: int, send_window: int, receive_window: int, content_length: int | None) -> None:
         self.stream_id = stream_id
+        self.answered = False
         self.send_window = send_window
         self.unread_window = receive_window
         self.credit_bytes = 0
@@ -103,14 +112,14 @@ class _Stream:
 
 
 class Http2Connection:
-    """See the module. ``closed`` means that a GOAWAY with an error was sent or received the end."""
+    """See the module. ``ready`` means that the peer's preface and settings came, ``closed`` that it broke a rule: a
+    GOAWAY says which, and nothing more is read."""
 
     def __init__(self, limits: ConnectionLimits | None = None) -> None:
         self._limits = limits or ConnectionLimits()
         self._decoder = HeaderDecoder(self._limits.max_header_list_bytes)
         self._rest = b""
         self._preface_seen = False
-        self._settings_seen = False
         self._streams: OrderedDict[int, _Stream] = OrderedDict()
         self._reset_by_us: OrderedDict[int, None] = OrderedDict()
         self._last_stream_id = 0
@@ -126,7 +135,9 @@ class Http2Connection:
         self._resets = 0
         self._finished = 0
         self._idle_frames = 0
+        self._table_update = b""
         self.closed = False
+        self.ready = False
         self._send_preface()
 
     # --- input --------------------------------------------------------------------------------------------------------
@@ -160,15 +171,14 @@ class Http2Connection:
             frame_end = position + FRAME_HEADER_BYTES + length
             if frame_end > end:
                 break
-            if word & 0xFF == _DATA_WORD and not flags and length and self._block is None and self._settings_seen:
+            if word & 0xFF == _DATA_WORD and not flags and length and self._block is None and self.ready:
                 position = self._receive_data_run(data, position, length, stream_id & STREAM_ID_MASK)
                 continue
             payload = data[position + FRAME_HEADER_BYTES : frame_end]
             try:
                 self._receive_frame(word & 0xFF, flags, stream_id & STREAM_ID_MASK, payload)
             except StreamFault as fault:
-                self._reset(fault.stream_id, fault.code)
-                self._events.append(StreamReset(fault.stream_id))
+                self._fail_stream(fault)
             position = frame_end
         return data[position:]
 
@@ -198,14 +208,13 @@ class Http2Connection:
         try:
             self._take_data(stream_id, pieces[0] if len(pieces) == 1 else b"".join(pieces), total)
         except StreamFault as fault:
-            self._reset(fault.stream_id, fault.code)
-            self._events.append(StreamReset(fault.stream_id))
+            self._fail_stream(fault)
         return position
 
     def _receive_frame(  # noqa: PLR0912  (one branch a frame type)
         self, kind: int, flags: int, stream_id: int, payload: bytes
     ) -> None:
-        if not self._settings_seen and kind != FrameType.SETTINGS:
+        if not self.ready and kind != FrameType.SETTINGS:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if self._block is not None and (kind != FrameType.CONTINUATION or stream_id != self._block[0]):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
@@ -233,8 +242,8 @@ class Http2Connection:
             case _:
                 self._count_idle_frame()  # unknown types are ignored
 
-    def _count_idle_frame(self) -> None:
-        self._idle_frames += 1
+    def _count_idle_frame(self, weight: int = 1) -> None:
+        self._idle_frames += weight
         if self._idle_frames > self._limits.max_idle_frames_per_read:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a flood of frames that carry nothing")
 
@@ -247,16 +256,18 @@ class Http2Connection:
         if not data and not flags & END_STREAM:
             self._count_idle_frame()
         self._take_data(stream_id, data, len(payload))
-        if flags & END_STREAM:
-            self._end_remote(self._streams[stream_id])
+        stream = self._streams.get(stream_id)
+        if stream is not None and flags & END_STREAM:
+            self._end_remote(stream)
 
     def _take_data(self, stream_id: int, data: bytes, flow_bytes: int) -> None:
         self._receive_window -= flow_bytes
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        # At once, so that a stream whose owner is slow doesn't hold up the others: its own window bounds it.
+        self._give_connection_credit(flow_bytes)
         stream = self._open_stream(stream_id)
         if stream is None:
-            self._give_connection_credit(flow_bytes)
             return
         stream.unread_window -= flow_bytes
         if stream.unread_window < 0:
@@ -368,15 +379,26 @@ class Http2Connection:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
         if stream_id == 0 or stream_id > self._last_stream_id or stream_id % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"RST_STREAM for stream {stream_id}, never opened")
-        if self._streams.pop(stream_id, None) is not None:
-            self._events.append(StreamReset(stream_id))
-        self._count_reset()
+        stream = self._streams.pop(stream_id, None)
+        if stream is None:
+            self._count_idle_frame()
+            return
+        self._events.append(StreamReset(stream_id))
+        if not stream.answered:
+            self._count_reset()
 
     def _count_reset(self) -> None:
-        """Opening streams only to reset them costs the peer nothing and us much (CVE-2023-44487)."""
+        """Opening streams only to reset them costs the peer nothing and us much (CVE-2023-44487). Those that had an
+        answer are no such attempt."""
         self._resets += 1
         if self._resets - self._finished > self._limits.max_resets:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many streams were reset")
+
+    def _fail_stream(self, fault: StreamFault) -> None:
+        """Counts as a reset by the peer, which could make us reset streams instead (CVE-2025-8671)."""
+        self._reset(fault.stream_id, fault.code)
+        self._events.append(StreamReset(fault.stream_id))
+        self._count_reset()
 
     def _receive_priority(self, stream_id: int, payload: bytes) -> None:
         if stream_id == 0:
@@ -392,20 +414,24 @@ class Http2Connection:
     def _receive_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id != 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
-        self._count_idle_frame()
+        self._count_idle_frame(_SETTINGS_WEIGHT)
         if flags & ACK:
             if payload:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS ack with a payload")
             return
         if len(payload) % _SETTING.size:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS of a wrong size")
-        self._settings_seen = True
-        for name, value in _SETTING.iter_unpack(payload):
+        if len(payload) > _MAX_SETTINGS * _SETTING.size:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"more than {_MAX_SETTINGS} settings in a frame")
+        self.ready = True
+        for name, value in dict(_SETTING.iter_unpack(payload)).items():
             self._apply_setting(name, value)
         self._output.append(frame(FrameType.SETTINGS, ACK, 0))
 
     def _apply_setting(self, name: int, value: int) -> None:
         match name:
+            case Setting.HEADER_TABLE_SIZE if value < _DEFAULT_TABLE_BYTES:
+                self._table_update = _EMPTY_TABLE
             case Setting.ENABLE_PUSH if value > 1:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
             case Setting.INITIAL_WINDOW_SIZE:
@@ -515,7 +541,6 @@ class Http2Connection:
 
     def give_credit(self, stream_id: int, flow_bytes: int) -> None:
         """The owner is done with so many bytes of the stream: the peer may send more."""
-        self._give_connection_credit(flow_bytes)
         stream = self._streams.get(stream_id)
         if stream is None or stream.remote_ended:
             return
@@ -528,12 +553,6 @@ class Http2Connection:
     def reset(self, stream_id: int, code: ErrorCode) -> None:
         """Ends a stream at once."""
         if stream_id in self._streams:
-            self._reset(stream_id, code)
-
-    def reset_if_half_open(self, stream_id: int, code: ErrorCode) -> None:
-        """After a whole answer: a peer that hasn't ended its side need not send the rest."""
-        stream = self._streams.get(stream_id)
-        if stream is not None and stream.local_ended:
             self._reset(stream_id, code)
 
     def begin_shutdown(self) -> None:
@@ -590,6 +609,8 @@ class Http2Connection:
             self._events.append(Drained(stream.stream_id))
 
     def _write_headers(self, stream: _Stream, block: bytes, *, end_stream: bool) -> None:
+        stream.answered = True
+        block, self._table_update = self._table_update + block, b""
         flags = END_STREAM if end_stream else 0
         size = self._peer_max_frame_bytes
         pieces = [block[start : start + size] for start in range(0, len(block), size)] or [b""]
@@ -601,8 +622,13 @@ class Http2Connection:
             self._end_local(stream)
 
     def _end_local(self, stream: _Stream) -> None:
+        """A peer that hasn't ended its side by then need not send the rest."""
         stream.local_ended = True
-        self._forget_if_done(stream)
+        if stream.remote_ended:
+            self._forget_if_done(stream)
+        else:
+            self._reset(stream.stream_id, ErrorCode.NO_ERROR)
+            self._finished += 1
 
     def _forget_if_done(self, stream: _Stream) -> None:
         if stream.local_ended and stream.remote_ended and stream.stream_id in self._streams:
@@ -637,7 +663,7 @@ def _take(output: list[memoryview], size: int) -> memoryview:
 def _content_length(stream_id: int, headers: list[Header]) -> int | None:
     for name, value in headers:
         if name == b"content-length":
-            if not value.isdigit():
+            if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
                 raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "content-length is no number")
             return int(value)
     return None

@@ -31,23 +31,24 @@ class HeaderDecoder:
         headers = self._remembered.get(block)
         if headers is not None:
             return headers
-        before = self._table_state()
+        before = self._table_state()  # holds on to the newest entry, so that no other one can be taken for it
         try:
             headers = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except OversizedHeaderListError as error:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"header list too large: {error}") from None
         except (HPACKError, InvalidTableIndex, UnicodeDecodeError, IndexError) as error:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"bad header block: {error}") from None
-        if self._table_state() != before:
+        after = self._table_state()
+        if after[0] is not before[0] or after[1:] != before[1:]:
             self._remembered.clear()
         elif len(self._remembered) < _REMEMBERED_BLOCKS:
             self._remembered[block] = headers
         return headers
 
-    def _table_state(self) -> tuple[int, int, int]:
+    def _table_state(self) -> tuple[object, int, int]:
         table = self._decoder.header_table
         entries = table.dynamic_entries
-        return len(entries), id(entries[0]) if entries else 0, table.maxsize
+        return entries[0] if entries else None, len(entries), table.maxsize
 
 
 def request_problem(headers: list[Header]) -> str | None:

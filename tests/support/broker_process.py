@@ -1,0 +1,93 @@
+"""A real broker in a process of its own, that a test starts, kills and starts again on the same data."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+_SERVING = b"\x08\x01"
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+class BrokerProcess:
+    """``arguments`` are more of ``liftbridge serve``'s. With ``nats_url`` empty, the broker brings its own nats-server."""
+
+    def __init__(self, data_dir: Path, *arguments: str, nats_url: str = "") -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.log_path = data_dir.with_suffix(".log")
+        self._arguments = list(arguments)
+        self._nats_url = nats_url
+        self.nats_url = nats_url
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns when clients are served."""
+        command = [sys.executable, "-m", "liftbridge", "serve", "--id", "broker", "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--data-dir", str(self.data_dir), "--raft-bootstrap-seed"]
+        if self._nats_url:
+            command += ["--nats-servers", self._nats_url]
+        else:
+            nats_port = free_port()
+            self.nats_url = f"nats://127.0.0.1:{nats_port}"
+            command += ["-e", "--set", f"transport.nats.embedded.listen=127.0.0.1:{nats_port}"]
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(command + self._arguments, stderr=log, stdout=log)
+        self._wait_until_serving()
+
+    def _wait_until_serving(self) -> None:
+        deadline = time.monotonic() + 30
+        with grpc.insecure_channel(self.address) as channel:
+            check = channel.unary_unary(_HEALTH_CHECK)
+            while time.monotonic() < deadline:
+                assert self._process is not None
+                if self._process.poll() is not None:
+                    raise RuntimeError(f"the broker ended with {self._process.returncode}: {self.log()}")
+                try:
+                    if check(b"", timeout=1, wait_for_ready=True) == _SERVING:
+                        return
+                except grpc.RpcError:
+                    continue
+        raise RuntimeError(f"the broker doesn't serve: {self.log()}")
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL; returns when it is gone."""
+        self.end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        return self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        return process.wait(20)
+
+    def resident_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
