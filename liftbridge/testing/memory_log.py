@@ -135,7 +135,9 @@ class MemoryLog(PartitionLog):
         with self._lock:
             self._raise_if_unusable()
             kept = list(self._segments)
-            while len(kept) > 1 and kept[0][-1].end_offset <= limits.keep_from_offset and _exceeds(kept, limits, now_ns):
+            while (
+                len(kept) > 1 and kept[0][-1].end_offset <= limits.keep_from_offset and _exceeds(kept, limits, now_ns)
+            ):
                 self._start_offset = kept.pop(0)[-1].end_offset
             self._save(tuple(kept))
             return self._start_offset

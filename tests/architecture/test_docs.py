@@ -52,7 +52,9 @@ def test_hooks_page_shows_each_hook_with_its_arguments() -> None:
 
 def test_every_command_and_flag_is_on_the_cli_page() -> None:
     page = _read("cli.md")
-    missing = [word for word in _words(make_parser(), "liftbridge") if f"`{word}" not in page and f", {word}`" not in page]
+    missing = [
+        word for word in _words(make_parser(), "liftbridge") if f"`{word}" not in page and f", {word}`" not in page
+    ]
     assert missing == []
 
 

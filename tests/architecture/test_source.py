@@ -42,7 +42,9 @@ def test_error_tree_in_the_docstring_is_the_tree_of_classes() -> None:
 def test_every_error_says_what_it_means() -> None:
     """In its own docstring, or by its line in the tree."""
     undocumented = [
-        name for name in _class_tree() if not getattr(errors, name).__doc__ and not re.search(rf"{name} +\w", _tree_text())
+        name
+        for name in _class_tree()
+        if not getattr(errors, name).__doc__ and not re.search(rf"{name} +\w", _tree_text())
     ]
     assert undocumented == []
 

@@ -9,6 +9,7 @@ import nats
 import pytest
 from api_client import ApiClient, fails_with
 from broker_process import BrokerProcess
+
 from liftbridge.protocol.envelope import HEADER_BYTES, MAGIC, MessageType, envelope_header
 from liftbridge.protocol.generated import api_pb2 as api
 
@@ -297,9 +298,7 @@ async def test_a_load_balance_group_shares_the_messages(client: ApiClient, strea
     acks = [(await client("Publish", stream=names[0], value=b"grpc")).ack for _ in range(20)]
     assert {ack.stream for ack in acks} <= set(names), "NATS chooses the member, the original's rule"
     await client.messages(80, stream=names[2], startPosition=EARLIEST)
-    newest = [
-        (await client("FetchPartitionMetadata", stream=name)).metadata.newestOffset + 1 for name in names
-    ]
+    newest = [(await client("FetchPartitionMetadata", stream=name)).metadata.newestOffset + 1 for name in names]
     while newest[0] + newest[1] < 80:
         newest = [(await client("FetchPartitionMetadata", stream=name)).metadata.newestOffset + 1 for name in names]
     assert newest[0] + newest[1] == 80

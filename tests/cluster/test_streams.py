@@ -6,6 +6,7 @@ import grpc
 import pytest
 from api_client import ApiClient, fails_with
 from broker_process import BrokerProcess
+
 from liftbridge.protocol.generated import api_pb2 as api
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

@@ -5,6 +5,7 @@ import asyncio
 import grpc
 import pytest
 from api_client import ApiClient, fails_with
+
 from liftbridge.protocol.generated import api_pb2 as api
 
 EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -33,7 +34,10 @@ async def offsets(client: ApiClient, stream: str, count: int | None = None, **fi
         ({"startPosition": api.LATEST}, [9]),
         ({"startPosition": api.OFFSET, "startOffset": 4}, range(4, 10)),
         ({"startPosition": api.OFFSET, "startOffset": -7}, range(10)),
-        ({"startPosition": api.OFFSET, "startOffset": 2, "stopPosition": api.STOP_OFFSET, "stopOffset": 5}, range(2, 6)),
+        (
+            {"startPosition": api.OFFSET, "startOffset": 2, "stopPosition": api.STOP_OFFSET, "stopOffset": 5},
+            range(2, 6),
+        ),
         ({"startPosition": api.EARLIEST, "stopPosition": api.STOP_OFFSET, "stopOffset": 0}, [0]),
     ],
 )
@@ -68,12 +72,13 @@ async def test_new_only_and_beyond_the_end_wait_for_the_next_message(
 
 
 async def test_a_stop_that_is_not_written_yet_is_waited_for(client: ApiClient, stream: str, times: list[int]) -> None:
-    reading = asyncio.create_task(
-        offsets(client, stream, startPosition=api.LATEST, stopPosition=api.STOP_OFFSET, stopOffset=11)
-    )
+    call = client.subscribe(stream=stream, startPosition=api.LATEST, stopPosition=api.STOP_OFFSET, stopOffset=11)
+    await call.read()
     for number in (10, 11, 12):
         await client("Publish", stream=stream, value=b"%d" % number)
-    assert await reading == [9, 10, 11]
+    assert [(await call.read()).offset for _ in range(3)] == [9, 10, 11]
+    with fails_with(EXHAUSTED, "Stop offset reached"):
+        await call.read()
 
 
 @pytest.mark.parametrize(
@@ -137,9 +142,14 @@ async def test_reverse_positions(client: ApiClient, stream: str, times: list[int
 
 
 async def test_reverse_by_time(client: ApiClient, stream: str, times: list[int]) -> None:
-    assert await offsets(
-        client, stream, reverse=True, startPosition=api.TIMESTAMP, startTimestamp=times[5]
-    ) == [5, 4, 3, 2, 1, 0]
+    assert await offsets(client, stream, reverse=True, startPosition=api.TIMESTAMP, startTimestamp=times[5]) == [
+        5,
+        4,
+        3,
+        2,
+        1,
+        0,
+    ]
     assert await offsets(
         client, stream, reverse=True, startPosition=api.LATEST, stopPosition=api.STOP_TIMESTAMP, stopTimestamp=times[7]
     ) == [9, 8, 7]

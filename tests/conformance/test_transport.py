@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from liftbridge_transport_nats.plugin import liftbridge_add_settings
-from liftbridge_transport_nats.transport import NatsTransport
 from nats_process import NatsProcess
 
 from liftbridge.interfaces.transport import Transport
 from liftbridge.testing.memory_transport import MemoryNetwork, MemoryTransport
 from liftbridge.testing.transport_suite import MakeTransport, TransportSuite
+from liftbridge_transport_nats.plugin import liftbridge_add_settings
+from liftbridge_transport_nats.transport import NatsTransport
 
 
 @pytest.fixture(scope="module")

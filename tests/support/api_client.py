@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+
 from liftbridge.protocol.generated import api_pb2 as api
 
 

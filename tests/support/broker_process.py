@@ -27,7 +27,7 @@ class BrokerProcess:
         self.data_dir = data_dir
         self.port = free_port()
         self.log_path = data_dir.with_suffix(".log")
-        self._arguments = list(arguments)
+        self.arguments = list(arguments)
         self._nats_url = nats_url
         self.nats_url = nats_url
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,7 +52,7 @@ class BrokerProcess:
             self.nats_url = f"nats://127.0.0.1:{nats_port}"
             command += ["-e", "--set", f"transport.nats.embedded.listen=127.0.0.1:{nats_port}"]
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(command + self._arguments, stderr=log, stdout=log)
+            self._process = subprocess.Popen(command + self.arguments, stderr=log, stdout=log)
         self._wait_until_serving()
 
     def _wait_until_serving(self) -> None:

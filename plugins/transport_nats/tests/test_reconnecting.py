@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from liftbridge_transport_nats.plugin import liftbridge_add_settings
-from liftbridge_transport_nats.transport import NatsTransport
 from nats_process import NatsProcess, TcpProxy, write_config
 
 from liftbridge.errors import PayloadTooLarge, TransportClosed, TransportError
 from liftbridge.testing.transport_suite import Collector
+from liftbridge_transport_nats.plugin import liftbridge_add_settings
+from liftbridge_transport_nats.transport import NatsTransport
 
 Make = Callable[..., NatsTransport]
 

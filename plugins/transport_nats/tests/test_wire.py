@@ -5,11 +5,11 @@ from collections import defaultdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from liftbridge_transport_nats.subjects import check_literal, check_pattern, publish_command
-from liftbridge_transport_nats.wire import MAX_LINE_BYTES, Splitter, publish_commands
 
 from liftbridge.errors import ProtocolError
 from liftbridge.interfaces.transport import Delivery
+from liftbridge_transport_nats.subjects import check_literal, check_pattern, publish_command
+from liftbridge_transport_nats.wire import MAX_LINE_BYTES, Splitter, publish_commands
 
 BULK_SIDS = (1, 2, 30)
 

@@ -427,6 +427,8 @@ class Http2Connection:
         for name, value in dict(_SETTING.iter_unpack(payload)).items():
             self._apply_setting(name, value)
         self._output.append(frame(FrameType.SETTINGS, ACK, 0))
+        for stream in list(self._streams.values()):
+            self._send_waiting(stream)  # behind the ack: until the peer has it, the old window counts
 
     def _apply_setting(self, name: int, value: int) -> None:
         match name:
@@ -442,7 +444,6 @@ class Http2Connection:
                     stream.send_window += change
                     if stream.send_window > MAX_WINDOW:
                         raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2**31 - 1")
-                    self._send_waiting(stream)
             case Setting.MAX_FRAME_SIZE:
                 if not MAX_FRAME_BYTES <= value < 1 << 24:
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE of {value}")
