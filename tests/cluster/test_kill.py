@@ -8,6 +8,7 @@ import grpc
 import pytest
 from api_client import ApiClient
 from broker_process import BrokerProcess
+
 from liftbridge.protocol.generated import api_pb2 as api
 
 #: LIFTBRIDGE_TEST_KILLS=100 for the whole of it; a run of the suite does a few.

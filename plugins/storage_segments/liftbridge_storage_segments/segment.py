@@ -94,6 +94,7 @@ class Segment:
         self.sync()
         with storage_errors(f"{self.summary_path}: write"):
             self._files.replace(self.summary_path, self._summary.encode())
+        self.vouched_bytes = self.size_bytes
 
     def cut(self, position: int, *, durable: bool) -> None:
         """Drops the bytes from ``position`` on, and all that is known; scan the segment again."""
