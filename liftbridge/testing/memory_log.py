@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from liftbridge.errors import LogClosed, LogDeleted, OffsetOutOfRange
 from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
@@ -11,12 +12,20 @@ from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch, iter_re
 _Segments = tuple[tuple[RecordBatch, ...], ...]
 
 
+class _Content(NamedTuple):
+    """What would be on the disk."""
+
+    start_offset: int = 0
+    end_offset: int = 0
+    segments: _Segments = ((),)
+
+
 class MemoryLogStorage(LogStorage):
     """See :class:`liftbridge.interfaces.log.LogStorage`. What was appended outlives ``close`` of a log, as files would,
     and ends with this object."""
 
     def __init__(self) -> None:
-        self._contents: dict[LogId, _Segments] = {}
+        self._contents: dict[LogId, _Content] = {}
 
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
         return MemoryLog(self._contents, log_id, settings)
@@ -35,38 +44,35 @@ class MemoryLog(PartitionLog):
     """See :class:`liftbridge.interfaces.log.PartitionLog`. Segments are tuples of batches; the content is replaced as a
     whole, so a reader in another thread always has one that is consistent."""
 
-    def __init__(self, contents: dict[LogId, _Segments], log_id: LogId, settings: LogSettings) -> None:
+    def __init__(self, contents: dict[LogId, _Content], log_id: LogId, settings: LogSettings) -> None:
         self._contents = contents
         self._log_id = log_id
         self._settings = settings
         self._lock = threading.Lock()
-        self._segments: _Segments = contents.get(log_id, ((),))
-        self._start_offset = next((batch.base_offset for batch in _flat(self._segments)), 0)
-        self._end_offset = max((batch.end_offset for batch in _flat(self._segments)), default=0)
+        self._content = contents.setdefault(log_id, _Content())
         self._unusable: LogClosed | LogDeleted | None = None
-        self._save(self._segments)
 
     @property
     def start_offset(self) -> int:
-        return self._start_offset
+        return self._content.start_offset
 
     @property
     def end_offset(self) -> int:
-        return self._end_offset
+        return self._content.end_offset
 
     @property
     def size_bytes(self) -> int:
-        return sum(len(batch.data) for batch in _flat(self._segments))
+        return sum(len(batch.data) for batch in _flat(self._content.segments))
 
     @property
     def last_timestamp_ns(self) -> int:
-        batches = _flat(self._segments)
+        batches = _flat(self._content.segments)
         return batches[-1].timestamp_ns if batches else 0
 
     @property
     def epochs(self) -> Sequence[EpochStart]:
         starts: list[EpochStart] = []
-        for batch in _flat(self._segments):
+        for batch in _flat(self._content.segments):
             if not starts or batch.leader_epoch != starts[-1].leader_epoch:
                 starts.append(EpochStart(batch.leader_epoch, batch.base_offset))
         return starts
@@ -74,26 +80,25 @@ class MemoryLog(PartitionLog):
     def append(self, batches: Sequence[RecordBatch], *, after_gap: bool = False) -> None:
         with self._lock:
             self._raise_if_unusable()
-            next_offset = self._end_offset
+            next_offset = self.end_offset
             for batch in batches:
                 if batch.base_offset != next_offset and not (after_gap and batch.base_offset > next_offset):
                     raise ValueError(f"batch begins at offset {batch.base_offset}, and {next_offset} is next")
                 next_offset = batch.end_offset
-            *sealed, active = self._segments
+            *sealed, active = self._content.segments
             if sum(len(batch.data) for batch in active) >= self._settings.segment_max_bytes:
                 sealed, active = [*sealed, active], ()
-            self._save((*sealed, (*active, *batches)))
-            self._end_offset = next_offset
+            self._save(end_offset=next_offset, segments=(*sealed, (*active, *batches)))
 
     def read(self, offset: int, *, stop: int, max_bytes: int) -> bytes:
         with self._lock:
             self._raise_if_unusable()
-            batches, start, end = _flat(self._segments), self._start_offset, self._end_offset
+            start, end, segments = self._content
         if offset < start:
             raise OffsetOutOfRange(f"offset {offset} is below {start}, the first that is kept")
         taken: list[bytes] = []
         size = 0
-        for batch in batches if offset < end else []:
+        for batch in _flat(segments) if offset < end else []:
             if batch.base_offset >= stop or (taken and size + len(batch.data) > max_bytes):
                 break
             if batch.end_offset > offset and offset < stop:
@@ -102,45 +107,47 @@ class MemoryLog(PartitionLog):
         return b"".join(taken)
 
     def offset_for_time(self, timestamp_ns: int) -> int | None:
-        return next((b.base_offset for b in _flat(self._segments) if b.timestamp_ns >= timestamp_ns), None)
+        return next((b.base_offset for b in _flat(self._content.segments) if b.timestamp_ns >= timestamp_ns), None)
 
     def sync(self) -> int:
         self._raise_if_unusable()
-        return self._end_offset
+        return self.end_offset
 
     def truncate(self, end_offset: int) -> None:
         with self._lock:
             self._raise_if_unusable()
-            if end_offset >= self._end_offset:
+            start_offset, old_end_offset, segments = self._content
+            if end_offset >= old_end_offset:
                 return
-            if end_offset < self._start_offset:
-                raise OffsetOutOfRange(f"can't truncate to {end_offset}: {self._start_offset} is the first kept")
+            if end_offset < start_offset:
+                raise OffsetOutOfRange(f"can't truncate to {end_offset}: {start_offset} is the first that is kept")
             kept = [
                 tuple(_until(batch, end_offset) for batch in segment if batch.base_offset < end_offset)
-                for segment in self._segments
+                for segment in segments
             ]
-            self._save((kept[0], *(segment for segment in kept[1:] if segment)))
-            self._end_offset = max((batch.end_offset for batch in _flat(self._segments)), default=self._start_offset)
+            segments = (kept[0], *(segment for segment in kept[1:] if segment))
+            self._save(end_offset=max((b.end_offset for b in _flat(segments)), default=start_offset), segments=segments)
 
     def roll_if_due(self, now_ns: int) -> bool:
         with self._lock:
             self._raise_if_unusable()
-            active = self._segments[-1]
+            active = self._content.segments[-1]
             if not active or now_ns - active[0].timestamp_ns < self._settings.segment_max_age_ns:
                 return False
-            self._save((*self._segments, ()))
+            self._save(segments=(*self._content.segments, ()))
             return True
 
     def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
         with self._lock:
             self._raise_if_unusable()
-            kept = list(self._segments)
+            start_offset, _, segments = self._content
+            kept = list(segments)
             while (
                 len(kept) > 1 and kept[0][-1].end_offset <= limits.keep_from_offset and _exceeds(kept, limits, now_ns)
             ):
-                self._start_offset = kept.pop(0)[-1].end_offset
-            self._save(tuple(kept))
-            return self._start_offset
+                start_offset = kept.pop(0)[-1].end_offset
+            self._save(start_offset=start_offset, segments=tuple(kept))
+            return start_offset
 
     def close(self) -> None:
         self._unusable = self._unusable or LogClosed("the log was closed")
@@ -149,8 +156,8 @@ class MemoryLog(PartitionLog):
         self._unusable = LogDeleted("the log was deleted")
         self._contents.pop(self._log_id, None)
 
-    def _save(self, segments: _Segments) -> None:
-        self._segments = self._contents[self._log_id] = segments
+    def _save(self, **changes: Any) -> None:
+        self._content = self._contents[self._log_id] = self._content._replace(**changes)
 
     def _raise_if_unusable(self) -> None:
         if self._unusable is not None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,19 +35,22 @@ class OpenFile:
 
 
 class Files:
-    """File operations, with a bounded set of open files."""
+    """File operations, with a bounded set of open files. Safe to use from any thread."""
 
     def __init__(self, open_files: int = 256) -> None:
         self._limit = open_files
         self._open: OrderedDict[Path, OpenFile] = OrderedDict()
+        #: Held where a path gets another file, so that no thread remembers the old one under it.
+        self._lock = threading.Lock()
 
     def open(self, path: Path) -> OpenFile:
         """The open file of an existing path. Hold the result while using its descriptor."""
         file = self._open.get(path)
         if file is None:
-            file = self._open[path] = OpenFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-            while len(self._open) > self._limit:
-                self._open.popitem(last=False)
+            with self._lock:
+                file = self._open[path] = OpenFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+                while len(self._open) > self._limit:
+                    self._open.popitem(last=False)
         else:
             with suppress(KeyError):  # another thread dropped it just now; this reference keeps it usable
                 self._open.move_to_end(path)
@@ -57,8 +61,14 @@ class Files:
         self._open.pop(path, None)
 
     def create(self, path: Path) -> None:
-        """A new, empty file that survives a loss of power."""
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+        """An empty file that survives a loss of power. One that is there already, from an attempt that failed, must be
+        empty."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if os.fstat(descriptor).st_size:
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        finally:
+            os.close(descriptor)
         self.sync_directory(path.parent)
 
     def write(self, path: Path, data: bytes, position: int) -> None:
@@ -93,7 +103,8 @@ class Files:
         temporary = path.with_name(path.name + ".new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
-            os.write(descriptor, data)
+            if os.write(descriptor, data) != len(data):
+                raise OSError(errno.ENOSPC, "short write")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -101,15 +112,17 @@ class Files:
 
     def rename(self, source: Path, target: Path) -> None:
         """Durably."""
-        self.forget(source)
-        self.forget(target)
-        os.rename(source, target)
+        with self._lock:
+            os.rename(source, target)
+            self.forget(source)
+            self.forget(target)
         self.sync_directory(target.parent)
 
     def remove(self, path: Path) -> None:
         """A file that may be gone already."""
-        self.forget(path)
-        path.unlink(missing_ok=True)
+        with self._lock:
+            path.unlink(missing_ok=True)
+            self.forget(path)
 
     def sync_directory(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,5 +1,6 @@
 """One partition's log: a row of segments, the last of which is written to."""
 
+import struct
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,11 +11,14 @@ from liftbridge.errors import LiftbridgeError, LogClosed, LogDamaged, LogDeleted
 from liftbridge.interfaces.index import OffsetIndex
 from liftbridge.interfaces.log import EpochStart, LogSettings, PartitionLog, RetentionLimits
 from liftbridge.interfaces.records import RecordBatch
-from liftbridge.protocol.record_batch import HEADER_BYTES, decode_batch, encode_batch, iter_records
+from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch, iter_records
 from liftbridge_storage_segments.files import Files, storage_errors
 from liftbridge_storage_segments.recovery import raise_if_damage, scan
 from liftbridge_storage_segments.segment import SEGMENT_SUFFIX, SUMMARY_SUFFIX, Segment, segment_path
 
+#: Where a batch's base offset stands in it.
+BASE_OFFSET = struct.Struct(">Q")
+BASE_OFFSET_POSITION = 16
 #: How many readers' places are remembered, so that a reader that goes on needs no lookup.
 _REMEMBERED_PLACES = 64
 
@@ -79,7 +83,7 @@ class SegmentedLog(PartitionLog):
             raise LogDamaged(f"{segment.path}: damaged at byte {tear.position}: {tear.reason}")
         if segment.end_offset > following.base_offset:
             self._finish_truncation(segment, following)
-        elif segment.end_offset < following.base_offset and not segment.vouched_bytes:
+        elif segment.end_offset < following.base_offset:
             raise LogDamaged(
                 f"{segment.path} ends at offset {segment.end_offset}, and {following.path.name} is next: records are "
                 "missing between them"
@@ -87,7 +91,7 @@ class SegmentedLog(PartitionLog):
 
     def _finish_truncation(self, segment: Segment, following: Segment) -> None:
         """A crash interrupted a truncation inside a batch after its first half was saved in a segment of its own."""
-        segment.cut(segment.find(following.base_offset), durable=True)
+        segment.cut(segment.find(following.base_offset))
         scan(segment)
 
     def _verify_last(self, segment: Segment) -> None:
@@ -97,7 +101,7 @@ class SegmentedLog(PartitionLog):
         tear = scan(segment)
         if tear is not None:
             raise_if_damage(segment, tear)
-            segment.cut(tear.position, durable=True)
+            segment.cut(tear.position)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -175,6 +179,11 @@ class SegmentedLog(PartitionLog):
         try:
             segment.sync()
         except StorageError as error:
+            with self._lock:  # when a truncation or deletion took the file away meanwhile, the disk did nothing wrong
+                self._raise_if_unusable()
+                removed = segment not in self._segments
+            if removed:
+                return self.sync()
             self._unusable = StorageError(f"{error}; nobody knows what the disk kept, so the log takes nothing more")
             raise
         return end_offset
@@ -182,37 +191,47 @@ class SegmentedLog(PartitionLog):
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def read(self, offset: int, *, stop: int, max_bytes: int) -> bytes:
-        segments = self._segments
-        if isinstance(self._unusable, LogClosed | LogDeleted):
-            raise self._unusable
+        while True:
+            self._raise_if_gone()
+            segments = self._segments
+            try:
+                return self._read_from(segments, offset, stop, max_bytes)
+            except StorageError:
+                with self._lock:  # whoever is changing the segments under our hands is done once we have it
+                    if self._segments is segments:
+                        self._raise_if_gone()
+                        raise
+
+    def _read_from(self, segments: tuple[Segment, ...], offset: int, stop: int, max_bytes: int) -> bytes:
         if offset < segments[0].base_offset:
             raise OffsetOutOfRange(f"offset {offset} is below {segments[0].base_offset}, the first that is kept")
         if offset >= min(stop, segments[-1].end_offset):
             return b""
-        segment, position = self._place_of(segments, offset, stop)
-        if segment is None:
-            return b""
+        places = self._places
+        place = places.get(offset)
+        if place is not None and place[1] < place[0].size_bytes:
+            data, end_offset = place[0].read_batches(place[1], stop=stop, max_bytes=max_bytes)
+            if data and BASE_OFFSET.unpack_from(data, BASE_OFFSET_POSITION)[0] == offset:
+                self._remember(places, end_offset, place[0], place[1] + len(data))
+                return data
+        segment, position = self._place_of(segments, offset)
         data, end_offset = segment.read_batches(position, stop=stop, max_bytes=max_bytes)
-        self._remember(end_offset, segment, position + len(data))
+        if data:
+            self._remember(places, end_offset, segment, position + len(data))
         return data
 
-    def _place_of(self, segments: tuple[Segment, ...], offset: int, stop: int) -> tuple[Segment | None, int]:
-        """Where to read for ``offset``; no segment when the next batch begins at ``stop`` or later."""
-        place = self._places.get(offset)
-        if place is not None and place[1] < place[0].size_bytes:
-            return place
+    @staticmethod
+    def _place_of(segments: tuple[Segment, ...], offset: int) -> tuple[Segment, int]:
+        """Segment and position of the batch that holds ``offset``, which is below the end, or of the next batch."""
         number = bisect_right(segments, offset, key=lambda segment: segment.base_offset) - 1
         for segment in segments[number:]:
-            if segment.base_offset >= stop:
-                break
             position = segment.find(offset)
             if position < segment.size_bytes:
-                base, _, _ = segment.batch_at(offset)
-                return (segment, position) if base < stop else (None, 0)
-        return None, 0
+                return segment, position
+        raise LogDamaged(f"{segments[number].path}: offset {offset} can't be found")
 
-    def _remember(self, offset: int, segment: Segment, position: int) -> None:
-        places = self._places
+    def _remember(self, places: dict[int, tuple[Segment, int]], offset: int, segment: Segment, position: int) -> None:
+        """``places`` is what the reader began with: if a truncation put another one there, nothing may be added to it."""
         places[offset] = (segment, position)
         if len(places) > _REMEMBERED_PLACES:
             with self._lock:
@@ -220,10 +239,19 @@ class SegmentedLog(PartitionLog):
                     places.pop(old, None)
 
     def offset_for_time(self, timestamp_ns: int) -> int | None:
-        for segment in self._segments:
-            if segment.last_timestamp_ns >= timestamp_ns and segment.size_bytes:
-                return self._first_at_or_after(segment, timestamp_ns)
-        return None
+        while True:
+            self._raise_if_gone()
+            segments = self._segments
+            try:
+                for segment in segments:
+                    if segment.last_timestamp_ns >= timestamp_ns and segment.size_bytes:
+                        return self._first_at_or_after(segment, timestamp_ns)
+                return None
+            except StorageError:
+                with self._lock:  # as in read
+                    if self._segments is segments:
+                        self._raise_if_gone()
+                        raise
 
     @staticmethod
     def _first_at_or_after(segment: Segment, timestamp_ns: int) -> int:
@@ -242,54 +270,61 @@ class SegmentedLog(PartitionLog):
     # --- removing -----------------------------------------------------------------------------------------------------
 
     def truncate(self, end_offset: int) -> None:
-        self._raise_if_unusable()
-        if end_offset >= self.end_offset:
-            return
-        if end_offset < self.start_offset:
-            raise OffsetOutOfRange(f"can't truncate to {end_offset}: {self.start_offset} is the first that is kept")
-        self._places.clear()
-        kept = list(self._segments)
-        while len(kept) > 1 and kept[-1].base_offset >= end_offset:
-            dropped = kept.pop()
-            self._index.drop_from(dropped.base_offset, 0)
-            with self._lock:
-                self._segments = tuple(kept)
-            dropped.remove()
-        with storage_errors(f"{self._directory}: truncate"):
-            self._files.sync_directory(self._directory)
-        self._truncate_last(kept, end_offset)
-
-    def _truncate_last(self, kept: list[Segment], end_offset: int) -> None:
-        last = kept[-1]
-        if last.end_offset <= end_offset:
-            return
-        position = last.find(end_offset)
-        base, _, _ = last.batch_at(end_offset)
-        if base < end_offset:
-            self._split_batch(kept, position, end_offset)
-            return
-        last.cut(position, durable=True)
-        scan(last)
-
-    def _split_batch(self, kept: list[Segment], position: int, end_offset: int) -> None:
-        """Keeps the first records of the batch at ``position``: saved in a segment of their own before the batch is
-        cut, so that a crash in between loses nothing (opening then finishes the cut)."""
-        last = kept[-1]
-        data, _ = last.read_batches(position, stop=end_offset, max_bytes=HEADER_BYTES)
-        batch = _first_records(decode_batch(data), end_offset)
-        path = segment_path(self._directory, batch.base_offset)
-        with storage_errors(f"{path}: truncate"):
-            if path == last.path:
-                self._files.remove(last.summary_path)
-                kept.pop()
-            self._files.replace(path, batch.data)
-        if kept and kept[-1] is last:
-            last.cut(position, durable=True)
-            scan(last)
-        segment = self._segment(path)
-        scan(segment)
         with self._lock:
-            self._segments = (*kept, segment)
+            self._raise_if_unusable()
+            if end_offset >= self.end_offset:
+                return
+            if end_offset < self.start_offset:
+                raise OffsetOutOfRange(f"can't truncate to {end_offset}: {self.start_offset} is the first that is kept")
+            try:
+                self._drop_segments_from(end_offset)
+                *before, last = self._segments
+                self._segments = (*before, *self._truncated(last, end_offset))
+            except StorageError as error:
+                self._unusable = StorageError(f"{error}; a truncation stopped half-way: restart the server")
+                raise
+            finally:
+                self._places = {}
+
+    def _drop_segments_from(self, end_offset: int) -> None:
+        while len(self._segments) > 1 and self._segments[-1].base_offset >= end_offset:
+            dropped = self._segments[-1]
+            self._segments = self._segments[:-1]
+            self._index.drop_from(dropped.base_offset, 0)
+            dropped.remove()
+
+    def _truncated(self, segment: Segment, end_offset: int) -> tuple[Segment, ...]:
+        """What takes the place of ``segment`` so that nothing from ``end_offset`` on is left. New objects: readers in
+        other threads still hold the old one."""
+        if segment.end_offset <= end_offset:
+            return (segment,)
+        position = segment.find(end_offset)
+        batch = segment.read_batch(position)
+        if batch.base_offset < end_offset:
+            return self._split_batch(segment, position, _first_records(batch, end_offset))
+        segment.cut(position)
+        return (self._verified(segment.path),)
+
+    def _split_batch(self, segment: Segment, position: int, kept: RecordBatch) -> tuple[Segment, ...]:
+        """Puts ``kept`` in the place of the batch at ``position``: it is saved in a segment of its own before the
+        batch is cut, so that a crash in between loses nothing (opening then finishes the cut)."""
+        path = segment_path(self._directory, segment.end_offset_before(position))
+        with storage_errors(f"{path}: truncate"):
+            if position == 0:
+                self._files.remove(segment.summary_path)
+            self._files.replace(path, kept.data)
+        self._index.drop_from(segment.base_offset, position)
+        if position == 0:
+            return (self._verified(path),)
+        segment.cut(position)
+        return self._verified(segment.path), self._verified(path)
+
+    def _verified(self, path: Path) -> Segment:
+        segment = self._segment(path)
+        tear = scan(segment)
+        if tear is not None:
+            raise LogDamaged(f"{path}: damaged at byte {tear.position}: {tear.reason}")
+        return segment
 
     def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
         with self._lock:
@@ -300,11 +335,8 @@ class SegmentedLog(PartitionLog):
                 dropped.append(kept.pop(0))
             self._segments = tuple(kept)
         if dropped:
-            self._places.clear()
             for segment in dropped:
                 segment.remove()
-            with storage_errors(f"{self._directory}: retention"):
-                self._files.sync_directory(self._directory)
             self._index.drop_before(kept[0].base_offset)
         return kept[0].base_offset
 
@@ -326,6 +358,10 @@ class SegmentedLog(PartitionLog):
             self._files.forget(segment.path)
         self._index.delete()
         remove_directory(self._directory, self._files)
+
+    def _raise_if_gone(self) -> None:
+        if isinstance(self._unusable, LogClosed | LogDeleted):
+            raise self._unusable
 
     def _raise_if_unusable(self) -> None:
         if self._unusable is not None:

@@ -3,11 +3,11 @@
 import struct
 from pathlib import Path
 
-from liftbridge.errors import LogDamaged
+from liftbridge.errors import LogDamaged, ProtocolError
 from liftbridge.interfaces.index import IndexEntry, OffsetIndex
 from liftbridge.interfaces.log import EpochStart
 from liftbridge.interfaces.records import RecordBatch
-from liftbridge.protocol.record_batch import FORMAT_VERSION, HEADER, HEADER_BYTES
+from liftbridge.protocol.record_batch import FORMAT_VERSION, HEADER, HEADER_BYTES, decode_batch
 from liftbridge_storage_segments.files import Files, storage_errors
 from liftbridge_storage_segments.summary import Summary, decode_summary
 
@@ -15,6 +15,7 @@ SEGMENT_SUFFIX = ".log"
 SUMMARY_SUFFIX = ".summary"
 _NAME_DIGITS = 20
 _WALK_BYTES = 64 * 1024
+_NO_STOP = 1 << 64
 #: Version, header length, body length, base offset, end offset: what walking from batch to batch needs.
 _WALK = struct.Struct(">4xBxHI4xQQ")
 
@@ -96,24 +97,25 @@ class Segment:
             self._files.replace(self.summary_path, self._summary.encode())
         self.vouched_bytes = self.size_bytes
 
-    def cut(self, position: int, *, durable: bool) -> None:
-        """Drops the bytes from ``position`` on, and all that is known; scan the segment again."""
+    def cut(self, position: int) -> None:
+        """Drops the bytes from ``position`` on, durably. Scan the segment again: what is known may be forgotten."""
         with storage_errors(f"{self.path}: truncate"):
             if position < self.vouched_bytes:
                 self._files.remove(self.summary_path)
                 self._files.sync_directory(self.path.parent)
             self._files.truncate(self.path, position)
-            if durable:
-                self._files.sync(self.path)
+            self._files.sync(self.path)
         self._index.drop_from(self.base_offset, position)
         if position < self.size_bytes:
             self._summary = Summary(self.base_offset, self.base_offset)
             self.vouched_bytes = self._indexed_bytes = 0
 
     def remove(self) -> None:
+        """Durably, so that segments which are removed one after the other never leave a hole."""
         with storage_errors(f"{self.path}: remove"):
             self._files.remove(self.path)
             self._files.remove(self.summary_path)
+            self._files.sync_directory(self.path.parent)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -126,16 +128,16 @@ class Segment:
             return self._files.read(self.path, size, position)
 
     def read_batches(self, position: int, *, stop: int, max_bytes: int) -> tuple[bytes, int]:
-        """Whole batches from ``position`` on whose base is below ``stop``, at least one; and the last one's end offset
-        (the segment's, when there was none)."""
+        """Whole batches from ``position`` on whose base is below ``stop``, at least one unless the first isn't; and the
+        end offset of the last one."""
         data = self.read_bytes(min(max(max_bytes, HEADER_BYTES), self.size_bytes - position), position)
         length = self._batch_bytes(data, position)
         if length > len(data):
             data = self.read_bytes(length, position)
-        cut, end_offset = 0, self.end_offset
+        cut = end_offset = 0
         while cut + HEADER_BYTES <= len(data):
             version, header_bytes, body_bytes, base, end = _WALK.unpack_from(data, cut)
-            if base >= stop and cut:
+            if base >= stop:
                 break
             self._check(version, header_bytes, position + cut)
             next_cut = cut + HEADER_BYTES + body_bytes
@@ -143,30 +145,59 @@ class Segment:
                 break
             cut, end_offset = next_cut, end
         if cut == 0:
-            raise LogDamaged(f"{self.path}: no whole batch at byte {position}")
+            self.read_batch(position)  # which raises, unless the batch really begins at stop or later
         return (data if cut == len(data) else data[:cut]), end_offset
 
+    def read_batch(self, position: int) -> RecordBatch:
+        """The batch at ``position``, verified."""
+        length = self._batch_bytes(self.read_bytes(HEADER_BYTES, position), position)
+        try:
+            return decode_batch(self.read_bytes(length, position))
+        except ProtocolError as error:
+            raise LogDamaged(f"{self.path}: damaged at byte {position}: {error}") from error
+
     def find(self, offset: int) -> int:
-        """The position of the batch that holds ``offset``, or of the next one; the size when there is none."""
+        """The position of the batch that holds ``offset``, or of the next one; the size when there is none.
+
+        Headers are believed without their checksum, because whoever asks reads the batch that is found and verifies it.
+        So a batch is verified here before it makes an offset fall into a gap.
+        """
+        end_offset, size = self.end_offset, self.size_bytes
         position = self._indexed_position(offset)
-        while position < self.size_bytes:
-            data = self.read_bytes(min(_WALK_BYTES, self.size_bytes - position), position)
+        previous: int | None = None
+        while position < size:
+            data = self.read_bytes(min(_WALK_BYTES, size - position), position)
             walked = 0
             while walked + HEADER_BYTES <= len(data):
-                version, header_bytes, body_bytes, _, end = _WALK.unpack_from(data, walked)
+                version, header_bytes, body_bytes, base, end = _WALK.unpack_from(data, walked)
                 self._check(version, header_bytes, position + walked)
                 if end > offset:
+                    if base > offset and previous is not None:
+                        self.read_batch(previous)
                     return position + walked
+                previous = position + walked
                 walked += HEADER_BYTES + body_bytes
             if walked == 0:
-                raise LogDamaged(f"{self.path}: no whole header at byte {position}")
+                raise LogDamaged(f"{self.path}: no whole batch header at byte {position}")
             position += walked
-        return self.size_bytes
+        if offset < end_offset:
+            raise LogDamaged(f"{self.path}: offset {offset} isn't in it, though it ends at {end_offset}")
+        return size
+
+    def end_offset_before(self, position: int) -> int:
+        """Where the batches before ``position`` end. Reads them all."""
+        walked, end_offset = 0, self.base_offset
+        while walked < position:
+            data, end_offset = self.read_batches(walked, stop=_NO_STOP, max_bytes=min(_WALK_BYTES, position - walked))
+            walked += len(data)
+        return end_offset
 
     def batch_at(self, offset: int) -> tuple[int, int, int]:
         """Base offset, end offset and timestamp of the batch that holds ``offset`` or of the next one."""
         position = self.find(offset)
-        fields = HEADER.unpack(self.read_bytes(HEADER_BYTES, position))
+        data = self.read_bytes(HEADER_BYTES, position)
+        self._batch_bytes(data, position)
+        fields = HEADER.unpack(data)
         return fields[6], fields[7], fields[9]
 
     def _indexed_position(self, offset: int) -> int:
@@ -174,11 +205,16 @@ class Segment:
         entry = self._index.find(offset, segment=self.base_offset)
         if entry is None or entry.position + HEADER_BYTES > self.size_bytes:
             return 0
-        version, header_bytes, _, base, _ = _WALK.unpack(self.read_bytes(_WALK.size, entry.position))
+        header = self.read_bytes(_WALK.size, entry.position)
+        if len(header) < _WALK.size:
+            return 0
+        version, header_bytes, _, base, _ = _WALK.unpack(header)
         plausible = version == FORMAT_VERSION and header_bytes == HEADER_BYTES and base == entry.base_offset
         return entry.position if plausible and base <= offset else 0
 
     def _batch_bytes(self, data: bytes, position: int) -> int:
+        if len(data) < HEADER_BYTES:
+            raise LogDamaged(f"{self.path}: no whole batch header at byte {position}")
         version, header_bytes, body_bytes, _, _ = _WALK.unpack_from(data)
         self._check(version, header_bytes, position)
         return int(HEADER_BYTES + body_bytes)
@@ -188,10 +224,11 @@ class Segment:
             raise LogDamaged(f"{self.path}: no batch header at byte {position}")
 
     def _load_summary(self) -> Summary | None:
-        try:
-            summary = decode_summary(self.summary_path.read_bytes())
-        except FileNotFoundError:
-            return None
+        with storage_errors(f"{self.summary_path}: read"):
+            try:
+                summary = decode_summary(self.summary_path.read_bytes())
+            except FileNotFoundError:
+                return None
         if summary is None or summary.base_offset != self.base_offset:
             return None
         return summary

@@ -27,14 +27,14 @@ class Summary:
     epochs: list[EpochStart] = field(default_factory=list)
 
     def add(self, batch: RecordBatch) -> None:
-        """One more batch stands at the end."""
-        self.end_offset = batch.end_offset
+        """One more batch stands at the end. The end offset is last, because readers in other threads go by it."""
         self.size_bytes += len(batch.data)
         self.record_count += batch.record_count
         self.first_timestamp_ns = self.first_timestamp_ns or batch.timestamp_ns
         self.last_timestamp_ns = batch.timestamp_ns
         if not self.epochs or self.epochs[-1].leader_epoch != batch.leader_epoch:
             self.epochs.append(EpochStart(batch.leader_epoch, batch.base_offset))
+        self.end_offset = batch.end_offset
 
     def encode(self) -> bytes:
         content = json.dumps(asdict(self)).encode()
