@@ -38,7 +38,7 @@ async def publish_until_killed(broker: BrokerProcess, first: int, kill_after: in
                 if len(acked) == kill_after:
                     broker.kill()
         except grpc.aio.AioRpcError as error:
-            assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), error
+            assert not broker.running, f"the session ended before the kill: {error}"
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)

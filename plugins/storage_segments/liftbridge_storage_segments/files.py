@@ -121,8 +121,18 @@ class Files:
     def remove(self, path: Path) -> None:
         """A file that may be gone already."""
         with self._lock:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(path)
             self.forget(path)
+
+    def remove_directory(self, path: Path) -> None:
+        """An empty one."""
+        os.rmdir(path)
+
+    def create_directory(self, path: Path) -> None:
+        """A new one that survives a loss of power."""
+        os.mkdir(path)
+        self.sync_directory(path.parent)
 
     def sync_directory(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -48,8 +48,7 @@ class SegmentedLog(PartitionLog):
     def _open_segments(self) -> tuple[Segment, ...]:
         with storage_errors(f"{self._directory}: open"):
             if not self._directory.exists():
-                self._directory.mkdir(parents=True)
-                self._files.sync_directory(self._directory.parent)
+                self._files.create_directory(self._directory)
             self._remove_leftovers()
             paths = sorted(self._directory.glob("*" + SEGMENT_SUFFIX))
             if not paths:
@@ -410,4 +409,4 @@ def empty_directory(directory: Path, files: Files) -> None:
     with storage_errors(f"{directory}: delete"):
         for path in directory.iterdir():
             files.remove(path)
-        directory.rmdir()
+        files.remove_directory(directory)
