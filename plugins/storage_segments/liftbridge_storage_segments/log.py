@@ -14,7 +14,7 @@ from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch, iter_records
 from liftbridge_storage_segments.files import Files, storage_errors
 from liftbridge_storage_segments.recovery import raise_if_damage, scan
-from liftbridge_storage_segments.segment import SEGMENT_SUFFIX, SUMMARY_SUFFIX, Segment, segment_path
+from liftbridge_storage_segments.segment import SEGMENT_PATTERN, SUMMARY_SUFFIX, Segment, segment_path
 
 #: Where a batch's base offset stands in it.
 BASE_OFFSET = struct.Struct(">Q")
@@ -50,7 +50,7 @@ class SegmentedLog(PartitionLog):
             if not self._directory.exists():
                 self._files.create_directory(self._directory)
             self._remove_leftovers()
-            paths = sorted(self._directory.glob("*" + SEGMENT_SUFFIX))
+            paths = sorted(self._directory.glob(SEGMENT_PATTERN))
             if not paths:
                 return (self._new_segment(0),)
         segments = [self._segment(path) for path in paths]
@@ -60,7 +60,7 @@ class SegmentedLog(PartitionLog):
         return tuple(segments)
 
     def _remove_leftovers(self) -> None:
-        segments = {path.stem for path in self._directory.glob("*" + SEGMENT_SUFFIX)}
+        segments = {path.stem for path in self._directory.glob(SEGMENT_PATTERN)}
         for path in self._directory.iterdir():
             if path.suffix == ".new" or (path.suffix == SUMMARY_SUFFIX and path.stem not in segments):
                 self._files.remove(path)
@@ -151,17 +151,29 @@ class SegmentedLog(PartitionLog):
 
     def _seal_off_if_torn(self, active: Segment) -> None:
         """After a failed append that couldn't be undone, nothing may be written behind the garbage."""
-        if active.file_size() != active.size_bytes:
+        try:
+            undone = active.file_size() == active.size_bytes
+        except StorageError:
+            undone = False
+        if not undone:
             self._unusable = StorageError(f"{active.path}: a failed append couldn't be undone; restart the server")
 
     def _roll(self) -> Segment:
         active = self._segments[-1]
-        active.seal()
+        self._seal(active)
         with storage_errors(f"{self._directory}: new segment"):
             segment = self._new_segment(active.end_offset)
         with self._lock:
             self._segments = (*self._segments, segment)
         return segment
+
+    def _seal(self, segment: Segment) -> None:
+        try:
+            segment.sync()
+        except StorageError as error:
+            self._refuse_appends(segment, error)
+            raise
+        segment.seal()
 
     def roll_if_due(self, now_ns: int) -> bool:
         self._raise_if_unusable()
@@ -178,14 +190,21 @@ class SegmentedLog(PartitionLog):
         try:
             segment.sync()
         except StorageError as error:
-            with self._lock:  # when a truncation or deletion took the file away meanwhile, the disk did nothing wrong
-                self._raise_if_unusable()
-                removed = segment not in self._segments
-            if removed:
+            self._refuse_appends(segment, error)
+            if segment not in self._segments:
                 return self.sync()
-            self._unusable = StorageError(f"{error}; nobody knows what the disk kept, so the log takes nothing more")
             raise
         return end_offset
+
+    def _refuse_appends(self, segment: Segment, error: StorageError) -> None:
+        """After a failed sync, unless a truncation or deletion took the file away meanwhile: the disk did nothing wrong
+        then."""
+        with self._lock:
+            self._raise_if_unusable()
+            if segment in self._segments:
+                self._unusable = StorageError(
+                    f"{error}; nobody knows what the disk kept, so the log takes nothing more. Restart the server"
+                )
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -347,6 +366,7 @@ class SegmentedLog(PartitionLog):
         usable, self._unusable = self._unusable is None, LogClosed("the log was closed")
         active = self._segments[-1]
         if usable and active.size_bytes > active.vouched_bytes:
+            active.sync()
             active.seal()
         for segment in self._segments:
             self._files.forget(segment.path)

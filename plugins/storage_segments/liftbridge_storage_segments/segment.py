@@ -14,6 +14,8 @@ from liftbridge_storage_segments.summary import Summary, decode_summary
 SEGMENT_SUFFIX = ".log"
 SUMMARY_SUFFIX = ".summary"
 _NAME_DIGITS = 20
+#: For glob: other files in a log's directory are none of ours.
+SEGMENT_PATTERN = "[0-9]" * _NAME_DIGITS + SEGMENT_SUFFIX
 _WALK_BYTES = 64 * 1024
 _NO_STOP = 1 << 64
 #: Version, header length, body length, base offset, end offset: what walking from batch to batch needs.
@@ -91,8 +93,7 @@ class Segment:
             self._files.sync(self.path)
 
     def seal(self) -> None:
-        """Everything here is durable and never changes again; says so beside the file."""
-        self.sync()
+        """Says beside the file that all of it can be relied on. It must have been synced."""
         with storage_errors(f"{self.summary_path}: write"):
             self._files.replace(self.summary_path, self._summary.encode())
         self.vouched_bytes = self.size_bytes

@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from liftbridge_storage_segments import files as files_module
-from liftbridge_storage_segments.segment import SUMMARY_SUFFIX
-from liftbridge_storage_segments.storage import SegmentStorage
 
 from liftbridge.errors import DiskFull, LogDamaged, ProtocolError, StorageError
 from liftbridge.interfaces.log import LogId, LogSettings, PartitionLog
@@ -22,6 +19,9 @@ from liftbridge.testing.batches import make_batch
 from liftbridge.testing.faults import Crash, FaultyOs
 from liftbridge.testing.log_suite import EVERYTHING, fill, limits, read_all
 from liftbridge.testing.memory_index import MemoryIndexStorage
+from liftbridge_storage_segments import files as files_module
+from liftbridge_storage_segments.segment import SUMMARY_SUFFIX
+from liftbridge_storage_segments.storage import SegmentStorage
 
 ID = LogId(7, 0)
 SMALL = LogSettings(segment_max_bytes=300, segment_max_age_ns=1)
