@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from liftbridge.errors import LogClosed, LogDeleted, OffsetOutOfRange
 from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
@@ -51,6 +53,15 @@ def read_all(log: PartitionLog) -> list[int]:
         offsets += offsets_in(data)
         offset = batches[-1].end_offset
     return offsets
+
+
+#: A step of a random history, and two numbers for it.
+_STEPS = st.one_of(
+    st.tuples(st.just("append"), st.integers(1, 5), st.sampled_from((0, 0, 0, 4))),
+    st.tuples(st.just("truncate"), st.integers(0, 30), st.integers(0, 30)),
+    st.tuples(st.just("retain"), st.integers(1, 30), st.integers(0, 30)),
+    st.tuples(st.just("reopen"), st.just(0), st.just(0)),
+)
 
 
 class LogStorageSuite:
@@ -362,6 +373,41 @@ class LogStorageSuite:
         assert not log.roll_if_due(1 << 60)
         fill(log, 2)
         assert read_all(log) == list(range(5))
+
+    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @given(steps=st.lists(_STEPS, max_size=30))
+    def test_any_history_reads_like_a_list(self, open_storage: OpenStorage, steps: list[tuple[str, int, int]]) -> None:
+        storage = open_storage()
+        for log_id in storage.list_logs():
+            storage.remove(log_id)
+        log = storage.open(LOG, SMALL_SEGMENTS)
+        start, end, expected = 0, 0, list[int]()
+        for step, number, other in steps:
+            if step == "append":
+                log.append([make_batch(end + other, number)], after_gap=bool(other))
+                expected += range(end + other, end + other + number)
+                end += other + number
+            elif step == "truncate" and number + other >= start:
+                log.truncate(number + other)
+                expected = [offset for offset in expected if offset < number + other]
+                end = log.end_offset if number + other < end else end
+                assert max(expected, default=start - 1) < end <= max(number + other, end)
+            elif step == "retain":
+                start = log.apply_retention(limits(max_messages=number, keep_from_offset=end - other), now_ns=0)
+                dropped = [offset for offset in expected if offset < start]
+                assert start <= max(end - other, 0) or not dropped
+                expected = expected[len(dropped) :]
+            elif step == "reopen":
+                storage.close()
+                storage = open_storage()
+                log = storage.open(LOG, SMALL_SEGMENTS)
+            assert (log.start_offset, log.end_offset) == (start, end)
+            assert read_all(log) == expected
+        for offset in expected:
+            first = next(iter_batches(log.read(offset, stop=EVERYTHING, max_bytes=1)))
+            assert first.base_offset <= offset < first.end_offset
+        log.close()
+        storage.close()
 
     # --- durability and life ------------------------------------------------------------------------------------------
 

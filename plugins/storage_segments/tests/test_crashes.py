@@ -86,7 +86,15 @@ def extents_of_the_steps(directory: Path) -> list[Extent]:
     return extents
 
 
-def check_between(directory: Path, before: Extent, after: Extent) -> None:
+def run_steps(directory: Path, begun: list[Step]) -> None:
+    """All of them; ``begun`` tells how far it came."""
+    with opened(directory, SMALL) as log:
+        for step in STEPS:
+            begun.append(step)
+            step.run(log)
+
+
+def check_between(directory: Path, before: Extent, after: Extent = Extent(0, 0)) -> None:
     """Opening shows what was there before the step, after it, or a state on the way; and the log goes on."""
     with opened(directory, SMALL) as log:
         assert before.start <= log.start_offset <= after.start
@@ -108,21 +116,16 @@ def test_a_crash_at_any_operation_leaves_the_state_before_or_after(
     for crash_at in range(10_000):
         directory = tmp_path / str(crash_at)
         faults = FaultyOs(crash_at=crash_at)
-        done = -1
+        begun: list[Step] = []
         with monkeypatch.context() as patch:
             patch.setattr(files_module, "os", faults)
             try:
-                with opened(directory, SMALL) as log:
-                    for done, step in enumerate(STEPS):
-                        step.run(log)
+                run_steps(directory, begun)
                 break
             except Crash:
                 pass
-        if done < 0:
-            check_between(directory, extents[0], extents[0])
-        else:
-            crashed_in.add(STEPS[done].name)
-            check_between(directory, extents[done], extents[done + 1])
+        crashed_in |= {step.name for step in begun[-1:]}
+        check_between(directory, *extents[max(0, len(begun) - 1) : len(begun) + 1])
     assert crashed_in == {step.name for step in STEPS}
 
 
@@ -134,22 +137,17 @@ def test_an_error_at_any_operation_is_a_storage_error_and_loses_nothing(
     for fail_at in range(10_000):
         directory = tmp_path / str(fail_at)
         faults = FaultyOs(fail_at=fail_at, error=error)
-        done = -1
+        begun: list[Step] = []
         with monkeypatch.context() as patch:
             patch.setattr(files_module, "os", faults)
             try:
-                with opened(directory, SMALL) as log:
-                    for done, step in enumerate(STEPS):
-                        step.run(log)
+                run_steps(directory, begun)
             except StorageError as raised:
                 assert str(directory) in str(raised)
                 assert os.strerror(error) in str(raised)
         if len(faults.calls) <= fail_at:
             break
-        if done < 0:
-            check_between(directory, extents[0], extents[0])
-        else:
-            check_between(directory, extents[done], extents[done + 1])
+        check_between(directory, *extents[max(0, len(begun) - 1) : len(begun) + 1])
 
 
 def test_a_crash_at_any_operation_of_a_deletion_leaves_all_of_the_log_or_nothing(
