@@ -71,7 +71,7 @@ class LmdbIndexStorage(IndexStorage):
                         for entry in entries:
                             key = _KEY.pack(*log_id, entry.segment, entry.base_offset)
                             transaction.put(key, _POSITION.pack(entry.position))
-            except lmdb.Error as error:
+            except (lmdb.Error, OSError) as error:
                 self._full = True
                 logger.warning("%s: index not written any more, reads scan instead: %s", self._directory, error)
 
@@ -84,7 +84,7 @@ class LmdbIndexStorage(IndexStorage):
                     if not (cursor.prev() if found else cursor.last()):
                         return None
                     key, value = bytes(cursor.key()), bytes(cursor.value())
-            except lmdb.Error as error:
+            except (lmdb.Error, OSError) as error:
                 logger.warning("%s: index not readable: %s", self._directory, error)
                 return None
         if len(key) != _KEY.size or len(value) != _POSITION.size:
@@ -102,23 +102,29 @@ class LmdbIndexStorage(IndexStorage):
                     more = cursor.set_range(first)
                     while more and bytes(cursor.key()) <= last:
                         more = cursor.delete()
-            except lmdb.Error as error:
+            except (lmdb.Error, OSError) as error:
                 logger.warning("%s: stale index entries stay: %s", self._directory, error)
 
     def _open_environment(self) -> lmdb.Environment:
         if self._environment is None:
             try:
                 self._environment = self._open_or_raise()
-            except lmdb.Error as error:
+            except (lmdb.Error, OSError) as error:
                 logger.warning("%s: index can't be opened and is begun anew: %s", self._directory, error)
                 shutil.rmtree(self._directory, ignore_errors=True)
                 self._environment = self._open_or_raise()
         return self._environment
 
     def _open_or_raise(self) -> lmdb.Environment:
-        return lmdb.open(
+        environment = lmdb.open(
             str(self._directory), map_size=self._max_bytes, sync=False, metasync=False, max_dbs=0, readahead=False
         )
+        used_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        file_bytes = (self._directory / "data.mdb").stat().st_size
+        if used_bytes > file_bytes:  # touching the missing pages would end the process by a signal
+            environment.close()
+            raise lmdb.CorruptedError(f"{used_bytes - file_bytes} of {used_bytes} bytes are missing")
+        return environment
 
 
 class _LmdbIndex(OffsetIndex):

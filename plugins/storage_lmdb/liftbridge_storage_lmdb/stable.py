@@ -1,6 +1,10 @@
 """The stable store: one LMDB environment with every sync on."""
 
+import fcntl
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -15,15 +19,19 @@ class LmdbStableStore(StableStore):
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
+        self._lock = threading.Lock()
         self._environment: lmdb.Environment | None = None
+        self._lock_descriptor: int | None = None
 
     def get(self, key: bytes) -> bytes | None:
-        with self._open().begin() as transaction:
+        environment = self._open()
+        with self._storage_errors("read"), environment.begin() as transaction:
             value = transaction.get(key)
             return None if value is None else bytes(value)
 
     def scan(self, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._open().begin() as transaction, transaction.cursor() as cursor:
+        environment = self._open()
+        with self._storage_errors("read"), environment.begin() as transaction, transaction.cursor() as cursor:
             pairs = []
             more = cursor.set_range(start)
             while more and bytes(cursor.key()) < stop:
@@ -38,33 +46,77 @@ class LmdbStableStore(StableStore):
         deletes: Sequence[bytes] = (),
         delete_range: tuple[bytes, bytes] | None = None,
     ) -> None:
+        environment = self._open()
+        with self._storage_errors("write"), environment.begin(write=True) as transaction:
+            for key in deletes:
+                transaction.delete(key)
+            if delete_range is not None:
+                _delete_range(transaction, *delete_range)
+            for key, value in puts.items():
+                transaction.put(key, value)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._environment is not None:
+                self._environment.close()
+                self._environment = None
+            if self._lock_descriptor is not None:
+                os.close(self._lock_descriptor)
+                self._lock_descriptor = None
+
+    def _open(self) -> lmdb.Environment:
+        with self._lock:
+            if self._environment is None:
+                with self._storage_errors("open"):
+                    self._directory.mkdir(parents=True, exist_ok=True)
+                    self._hold()
+                    self._environment = self._open_environment()
+                    _sync_directory(self._directory)
+                    _sync_directory(self._directory.parent)
+            return self._environment
+
+    def _hold(self) -> None:
+        """LMDB would let several processes in; a vote must not be written by two."""
+        if self._lock_descriptor is not None:
+            return
+        descriptor = os.open(self._directory / "holder.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            with self._open().begin(write=True) as transaction:
-                for key in deletes:
-                    transaction.delete(key)
-                if delete_range is not None:
-                    _delete_range(transaction, *delete_range)
-                for key, value in puts.items():
-                    transaction.put(key, value)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise StorageError(
+                f"{self._directory} is in use by another server; give each server a data directory of its own"
+            ) from error
+        self._lock_descriptor = descriptor
+
+    def _open_environment(self) -> lmdb.Environment:
+        environment = lmdb.open(str(self._directory), map_size=self._max_bytes, readahead=False)
+        used_bytes = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        missing_bytes = used_bytes - (self._directory / "data.mdb").stat().st_size
+        if missing_bytes > 0:  # touching them would end the process by a signal
+            environment.close()
+            raise StorageError(f"{self._directory} is damaged: {missing_bytes} of its {used_bytes} bytes are missing")
+        return environment
+
+    @contextmanager
+    def _storage_errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except lmdb.MapFullError as error:
             raise DiskFull(
                 f"{self._directory} is full: raise storage.lmdb.stable.max.size ({self._max_bytes} bytes)"
             ) from error
-        except lmdb.Error as error:
-            raise StorageError(f"{self._directory}: write: {error}") from error
+        except (lmdb.Error, OSError) as error:
+            raise StorageError(f"{self._directory}: {what}: {error}") from error
 
-    def close(self) -> None:
-        if self._environment is not None:
-            self._environment.close()
-            self._environment = None
 
-    def _open(self) -> lmdb.Environment:
-        if self._environment is None:
-            try:
-                self._environment = lmdb.open(str(self._directory), map_size=self._max_bytes, readahead=False)
-            except lmdb.Error as error:
-                raise StorageError(f"{self._directory}: can't be opened: {error}") from error
-        return self._environment
+def _sync_directory(path: Path) -> None:
+    """LMDB makes its files' content durable, but not their names."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _delete_range(transaction: lmdb.Transaction, start: bytes, stop: bytes) -> None:

@@ -94,7 +94,12 @@ def run_steps(directory: Path, begun: list[Step]) -> None:
             step.run(log)
 
 
-def check_between(directory: Path, before: Extent, after: Extent = Extent(0, 0)) -> None:
+def extents_around(extents: list[Extent], begun: list[Step]) -> tuple[Extent, Extent]:
+    """Before and after the last step that was begun."""
+    return extents[max(0, len(begun) - 1)], extents[len(begun)]
+
+
+def check_between(directory: Path, before: Extent, after: Extent) -> None:
     """Opening shows what was there before the step, after it, or a state on the way; and the log goes on."""
     with opened(directory, SMALL) as log:
         assert before.start <= log.start_offset <= after.start
@@ -125,7 +130,7 @@ def test_a_crash_at_any_operation_leaves_the_state_before_or_after(
             except Crash:
                 pass
         crashed_in |= {step.name for step in begun[-1:]}
-        check_between(directory, *extents[max(0, len(begun) - 1) : len(begun) + 1])
+        check_between(directory, *extents_around(extents, begun))
     assert crashed_in == {step.name for step in STEPS}
 
 
@@ -147,7 +152,7 @@ def test_an_error_at_any_operation_is_a_storage_error_and_loses_nothing(
                 assert os.strerror(error) in str(raised)
         if len(faults.calls) <= fail_at:
             break
-        check_between(directory, *extents[max(0, len(begun) - 1) : len(begun) + 1])
+        check_between(directory, *extents_around(extents, begun))
 
 
 def test_a_crash_at_any_operation_of_a_deletion_leaves_all_of_the_log_or_nothing(
