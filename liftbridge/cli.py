@@ -9,6 +9,7 @@ argparse, because the server process is this process, and the friendlier librari
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,10 +18,12 @@ from typing import Any, NoReturn
 
 from liftbridge.config import Settings, load
 from liftbridge.errors import ConfigError, LiftbridgeError, PluginError
+from liftbridge.interfaces.provider import Seam
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.version import version
 
 _EXIT_FAILED, _EXIT_USAGE = 1, 2
+_SECRETS, _HIDDEN = (".password", ".token"), "(hidden)"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -52,6 +55,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _complain(error: Exception) -> None:
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        logging.getLogger(__name__).debug("what went wrong", exc_info=error)
     for line in str(error).splitlines() or [type(error).__name__]:
         print(f"liftbridge: {line}", file=sys.stderr)
 
@@ -167,7 +172,10 @@ def _add_dump_log(commands: Any) -> None:
 def _serve(options: argparse.Namespace) -> int:
     plugins = PluginManager()
     settings = load(plugins.settings(), file=options.config, flags=_flags(options))
+    check_choices(settings, plugins)
     _configure_logging(settings)
+    for warning in settings.warnings:
+        logging.getLogger(__name__).warning(warning)
     from liftbridge.server import run as run_server
 
     return run_server(settings, plugins)
@@ -190,7 +198,7 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 def _configure_logging(settings: Settings) -> None:
     from liftbridge.log_format import configure_logging
 
-    configure_logging(settings["logging.level"], nats=settings["logging.nats"])
+    configure_logging(settings["logging.level"], nats=settings["logging.nats"], raft=settings["logging.raft"])
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -206,7 +214,7 @@ def _plugins(options: argparse.Namespace) -> int:
         {
             "kind": str(offer.seam),
             "name": offer.provider.name,
-            "chosen": offer.provider.name in chosen_names(settings, str(offer.seam)),
+            "chosen": offer.provider.name in chosen_names(settings, offer.seam),
             "distribution": offer.origin.distribution,
             "version": offer.origin.version,
             "generation": offer.provider.generation,
@@ -224,20 +232,27 @@ def _plugins(options: argparse.Namespace) -> int:
 
 #: The setting that chooses each kind of provider.
 CHOICES = {
-    "log storage": "storage.log",
-    "index storage": "storage.index",
-    "stable store": "storage.stable",
-    "consensus": "clustering.consensus",
-    "transport": "transport",
-    "subject router": "routing",
-    "endpoint": "endpoints",
+    Seam.LOG_STORAGE: "storage.log",
+    Seam.INDEX_STORAGE: "storage.index",
+    Seam.STABLE_STORE: "storage.stable",
+    Seam.CONSENSUS: "clustering.consensus",
+    Seam.TRANSPORT: "transport",
+    Seam.SUBJECT_ROUTER: "routing",
+    Seam.ENDPOINT: "endpoints",
 }
 
 
-def chosen_names(settings: Settings, kind: str) -> Sequence[str]:
+def chosen_names(settings: Settings, seam: Seam) -> Sequence[str]:
     """The names that the settings choose for a kind of provider."""
-    value = settings[CHOICES[kind]]
+    value = settings[CHOICES[seam]]
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def check_choices(settings: Settings, plugins: PluginManager) -> None:
+    """Raises PluginNotFound for the first choice that nothing installed offers."""
+    for seam in CHOICES:
+        for name in chosen_names(settings, seam):
+            plugins.provider(seam, name)
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -260,16 +275,27 @@ def _cell(value: Any) -> str:
 
 
 def _config(options: argparse.Namespace) -> int:
-    settings = load(PluginManager().settings(), file=options.file)
+    plugins = PluginManager()
+    settings = load(plugins.settings(), file=options.file)
+    check_choices(settings, plugins)
+    for warning in settings.warnings:
+        print(f"liftbridge: warning: {warning}", file=sys.stderr)
     if options.action == "check":
         print(f"{options.file or 'defaults and environment'}: ok")
         return 0
     for name, value in sorted(settings.items()):
-        print(f"{name} = {_shown(value)}    # {settings.sources.get(name, 'default')}")
+        shown = _HIDDEN if value and name.endswith(_SECRETS) else _shown(value)
+        print(f"{name} = {shown}    # {settings.sources.get(name, 'default')}")
+    for template in settings.templates:
+        print(f"templates.{template.name}.match = {template.match}")
+        for name, value in sorted(template.settings.items()):
+            print(f"templates.{template.name}.{name} = {_shown(value)}")
     return 0
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     return ", ".join(value) if isinstance(value, tuple) else str(value)

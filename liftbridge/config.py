@@ -23,13 +23,13 @@ from typing import Any
 
 from liftbridge.errors import ConfigError
 from liftbridge.interfaces.settings import Setting, SettingKind
-from liftbridge.settings import KERNEL_SETTINGS
+from liftbridge.settings import KERNEL_SETTINGS, NOT_YET
 
 _DURATION_UNITS_S = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0,
 }  # fmt: skip
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE)
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE | re.ASCII)
 _SIZE_STEPS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _ENVIRONMENT_PREFIX = "LIFTBRIDGE_"
@@ -48,11 +48,13 @@ class StreamTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Settings(Mapping[str, Any]):
-    """Every declared setting by its full name, converted. ``sources`` says where each value comes from."""
+    """Every declared setting by its full name, converted. ``sources`` says where each value comes from, ``warnings`` what
+    is probably not as the operator thinks."""
 
     values_by_name: Mapping[str, Any]
     sources: Mapping[str, str] = field(default_factory=dict)
     templates: tuple[StreamTemplate, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Any:
         return self.values_by_name[name]
@@ -109,6 +111,7 @@ class _Book:
     def settle(self, given: Sequence[_Given]) -> Settings:
         """Converts and checks everything; later values win."""
         mistakes: list[str] = []
+        warnings: list[str] = []
         values = {name: setting.default for name, setting in self._declared.items()}
         sources: dict[str, str] = {}
         templates: dict[str, dict[str, Any]] = {}
@@ -120,6 +123,7 @@ class _Book:
                     setting = self._find(one)
                     values[setting.name] = convert(setting, one.value, yaml=one.yaml)
                     sources[setting.name] = one.source
+                    warnings += _warnings(setting, one, values[setting.name])
             except ConfigError as error:
                 mistakes.append(f"{one.source}: {error}")
         for name, template in templates.items():
@@ -135,6 +139,7 @@ class _Book:
                 StreamTemplate(name, template.pop("match"), MappingProxyType(template))
                 for name, template in templates.items()
             ),
+            tuple(warnings),
         )
 
     def _find(self, given: _Given) -> Setting:
@@ -157,6 +162,13 @@ class _Book:
         template[setting.name] = convert(setting, given.value, yaml=given.yaml)
 
 
+def _warnings(setting: Setting, given: _Given, value: Any) -> Iterator[str]:
+    if setting.name in NOT_YET and value != setting.default:
+        yield f"{given.source}: {setting.name} has no effect yet"
+    if setting.kind is SettingKind.DURATION and given.yaml and isinstance(given.value, int) and given.value != 0:
+        yield f"{given.source}: {setting.name} is {given.value} nanoseconds, because it has no unit"
+
+
 def _fill_data_dir(values: dict[str, Any]) -> None:
     """The default depends on the namespace."""
     if values["data.dir"] is None:
@@ -172,8 +184,20 @@ def _read_file(path: Path) -> list[_Given]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Failed to load configuration file {path}: {error}") from error
     if path.suffix.lower() in _YAML_SUFFIXES or _looks_like_yaml(text):
-        return [_Given(name, value, str(path), yaml=True) for name, value in _flatten(_parse_yaml(path, text))]
-    return [_Given(name, value, str(path)) for name, value in _flatten(_parse_ini(path, text))]
+        tree, yaml = _parse_yaml(path, text), True
+    else:
+        tree, yaml = _parse_ini(path, text), False
+    return [_Given(name, value, f"{path}{_line_of(name, text)}", yaml) for name, value in _flatten(tree)]
+
+
+def _line_of(name: str, text: str) -> str:
+    """ ", line 3" for the line that says ``name`` or the end of it, or nothing when several lines could be it."""
+    lines = [
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if (match := re.match(r"\s*[\"']?([\w.\-]+)[\"']?\s*[=:]", line)) and f".{name}".endswith(f".{match[1]}")
+    ]
+    return f", line {lines[0]}" if len(lines) == 1 else ""
 
 
 def _looks_like_yaml(text: str) -> bool:
@@ -309,12 +333,13 @@ def _size(value: Any, yaml: bool) -> int:
 
 
 def _list(value: Any, yaml: bool) -> tuple[str, ...]:
-    items = value if isinstance(value, list | tuple) else [value]
+    items = value if isinstance(value, list | tuple) else [_text(value, yaml)]
     return tuple(part.strip() for item in items for part in str(item).split(",") if part.strip())
 
 
-def _path(value: Any, yaml: bool) -> Path:
-    return Path(_text(value, yaml)).expanduser()
+def _path(value: Any, yaml: bool) -> Path | None:
+    text = _text(value, yaml)
+    return Path(text).expanduser() if text else None
 
 
 _CONVERTERS = {

@@ -48,11 +48,11 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def configure_logging(level: str, *, nats: bool = False) -> None:
-    """Sends everything at ``level`` and above to standard error."""
+def configure_logging(level: str, *, nats: bool = False, raft: bool = False) -> None:
+    """Sends everything at ``level`` and above to standard error, and everything of the parts that are asked for."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else PlainFormatter())
     logging.basicConfig(level=_LEVELS.get(level, level.upper()), handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    if nats:
-        logging.getLogger("liftbridge_transport_nats.embedded").setLevel(logging.DEBUG)
+    for name, wanted in (("liftbridge_transport_nats.embedded", nats), ("liftbridge_raft_builtin", raft)):
+        logging.getLogger(name).setLevel(logging.DEBUG if wanted else logging.NOTSET)

@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import metadata
@@ -42,7 +42,7 @@ class Origin:
     version: str
 
     def __str__(self) -> str:
-        return f'plugin "{self.plugin}" of {self.distribution} {self.version}'
+        return f'plugin "{self.plugin}" of {self.distribution} {self.version}'.rstrip()
 
 
 class Offer(NamedTuple):
@@ -73,29 +73,32 @@ class PluginManager:
     # --- loading ------------------------------------------------------------------------------------------------------
 
     def _register(self, plugin: object, origin: Origin) -> None:
-        self._refuse_unknown_hooks(plugin, origin)
+        self._refuse_hooks_that_would_never_be_called(plugin, origin)
         self._origins[id(plugin)] = origin
         try:
             self._pluggy.register(plugin, origin.plugin)
             self._pluggy.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
-            raise IncompatiblePlugin(f"{origin}: {error}") from error
+            raise IncompatiblePlugin(f"{origin}: {' '.join(str(error).split())}") from error
 
-    @staticmethod
-    def _refuse_unknown_hooks(plugin: object, origin: Origin) -> None:
+    def _refuse_hooks_that_would_never_be_called(self, plugin: object, origin: Origin) -> None:
+        """A misspelt name or a forgotten marker: pluggy would pass over both."""
         known = [name for name in vars(hookspecs) if name.startswith(_HOOK_PREFIX)]
         for name in dir(plugin):
-            if name.startswith(_HOOK_PREFIX) and name not in known and callable(getattr(plugin, name)):
+            if not name.startswith(_HOOK_PREFIX) or not callable(getattr(plugin, name)):
+                continue
+            if name not in known:
                 nearest = get_close_matches(name, known, n=1)
                 hint = f"; did you mean {nearest[0]}?" if nearest else ""
                 raise IncompatiblePlugin(f"{origin}: there is no hook {name}{hint}")
+            if self._pluggy.parse_hookimpl_opts(plugin, name) is None:
+                raise IncompatiblePlugin(f"{origin}: {name} isn't marked with @liftbridge.hookspecs.hookimpl")
 
     def _collect(self) -> dict[tuple[Seam, str], Offer]:
         offers: dict[tuple[Seam, str], Offer] = {}
         for seam, hook in PROVIDER_HOOKS.items():
-            for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
-                origin = self._origins[id(implementation.plugin)]
-                for provider in _as_providers(implementation.function(), hook, origin):
+            for answer, origin in self._ask_everybody(hook):
+                for provider in _as_providers(answer, hook, origin):
                     _check_generation(seam, provider, origin)
                     other = offers.get((seam, provider.name))
                     if other is not None:
@@ -105,11 +108,35 @@ class PluginManager:
                     offers[seam, provider.name] = Offer(seam, provider, origin)
         return offers
 
+    def _ask_everybody(self, hook: str) -> Iterator[tuple[Any, Origin]]:
+        """The answers to a hook without arguments. One that raises is an error that names the plugin."""
+        for implementation in getattr(self._pluggy.hook, hook).get_hookimpls():
+            origin = self._origins[id(implementation.plugin)]
+            try:
+                answer = implementation.function()
+            except Exception as error:
+                raise PluginError(f"{origin}: {hook} failed: {type(error).__name__}: {error}") from error
+            yield answer, origin
+
     # --- what plugins offer -------------------------------------------------------------------------------------------
 
     def settings(self) -> list[Setting]:
-        """What all plugins declare."""
-        return [setting for settings in self._pluggy.hook.liftbridge_add_settings() for setting in settings]
+        """What all plugins declare. Raises DuplicateProvider naming both plugins that declare one name."""
+        hook = "liftbridge_add_settings"
+        declared: list[Setting] = []
+        owners: dict[str, Origin] = {}
+        for settings, origin in self._ask_everybody(hook):
+            if not isinstance(settings, list | tuple) or not all(isinstance(one, Setting) for one in settings):
+                raise IncompatiblePlugin(f"{origin}: {hook} returned {settings!r}, not a list of Setting")
+            for setting in settings:
+                for name in (setting.name, *setting.aliases):
+                    if name in owners:
+                        raise DuplicateProvider(
+                            f"two plugins declare the setting {name}: {owners[name]} and {origin}; uninstall one"
+                        )
+                    owners[name] = origin
+                declared.append(setting)
+        return declared
 
     def offers(self) -> Sequence[Offer]:
         """Every provider, by kind and name."""
@@ -121,10 +148,10 @@ class PluginManager:
         if offer is None:
             names = [offer.provider.name for offer in self.offers() if offer.seam is seam]
             nearest = get_close_matches(name, names, n=1)
-            hint = f'; did you mean "{nearest[0]}"?' if nearest else ""
+            hint = f'Did you mean "{nearest[0]}"? ' if nearest else ""
             installed = f"installed: {', '.join(names)}" if names else "none is installed"
             raise PluginNotFound(
-                f'no {seam} is called "{name}" ({installed}){hint} Plugins are found by the entry point group '
+                f'no {seam} is called "{name}" ({installed}). {hint}Plugins are found by the entry point group '
                 f'"{ENTRY_POINT_GROUP}"; the default ones come with "pip install --force-reinstall liftbridge"'
             )
         return offer.provider

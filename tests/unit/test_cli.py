@@ -1,0 +1,184 @@
+"""The command line: flags become settings, errors are lines, and exit codes say whose fault it is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from liftbridge import cli
+from liftbridge.config import Settings
+from liftbridge.errors import TransportError
+from liftbridge.interfaces.provider import Seam
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings that servers were started with; none really runs."""
+    from liftbridge import server
+
+    started: list[Settings] = []
+
+    def run(settings: Settings, plugins: object) -> int:
+        started.append(settings)
+        return 0
+
+    monkeypatch.setattr(server, "run", run)
+    monkeypatch.setattr(cli, "_configure_logging", lambda settings: None)
+    return started
+
+
+def test_every_flag_of_the_original_sets_what_it_did(served: list[Settings], tmp_path: Path) -> None:
+    flags = (
+        "--server-id s1 --namespace ns -e --nc nats.conf -p 1 --tls-cert c --tls-key k -l debug --raft-bootstrap-seed"
+    )
+    assert cli.run(["serve", *flags.split(), "--data-dir", str(tmp_path), "--host", "h"]) == 0
+    wanted = {
+        "clustering.server.id": "s1",
+        "clustering.namespace": "ns",
+        "transport.nats.embedded": True,
+        "transport.nats.embedded.config": Path("nats.conf"),
+        "endpoint.grpc.port": 1,
+        "endpoint.grpc.host": "h",
+        "endpoint.grpc.tls.cert": "c",
+        "endpoint.grpc.tls.key": "k",
+        "logging.level": "debug",
+        "clustering.raft.bootstrap.seed": True,
+        "data.dir": tmp_path,
+    }
+    assert {name: served[0][name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("short", ["--id=s1 --ns=n", "--id s1 --ns n"])
+def test_flags_without_a_command_mean_serve(served: list[Settings], short: str) -> None:
+    assert cli.run(["--raft-bootstrap-seed", *short.split()]) == 0
+    assert served[0]["clustering.server.id"] == "s1"
+    assert served[0]["clustering.namespace"] == "n"
+
+
+def test_lists_come_by_comma_or_repeated(served: list[Settings]) -> None:
+    cli.run(["serve", "-n", "nats://a, nats://b", "-n", "nats://c", "--raft-bootstrap-peers", "x,y"])
+    assert served[0]["transport.nats.servers"] == ("nats://a", "nats://b", "nats://c")
+    assert served[0]["clustering.raft.bootstrap.peers"] == ("x", "y")
+
+
+def test_set_takes_any_setting_and_an_equals_sign_in_the_value(served: list[Settings]) -> None:
+    cli.run(["serve", "--set", "streams.durability=sync", "--set", "nats.password = a=b"])
+    assert served[0]["streams.durability"] == "sync"
+    assert served[0]["transport.nats.password"] == "a=b"
+
+
+def test_flag_that_is_not_given_leaves_the_file_alone(served: list[Settings], tmp_path: Path) -> None:
+    file = tmp_path / "server.conf"
+    file.write_text("port = 7\nlogging.level = warn\n")
+    cli.run(["--config", str(file), "--level", "error"])
+    assert served[0]["endpoint.grpc.port"] == 7
+    assert served[0]["logging.level"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "--set", "streams.durability"], "--set key=value"),
+        (["serve", "--set", "nonsense=1"], 'Unknown configuration setting "nonsense"'),
+        (["serve", "--port", "many"], "must be a whole number"),
+        (["serve", "--set", "transport=pigeons"], 'no transport is called "pigeons"'),
+        (["serve", "--config", "missing.conf"], "missing.conf"),
+        (["config", "check", "missing.conf"], "missing.conf"),
+        (["dump-log", "missing-directory"], "there is no missing-directory"),
+    ],
+)
+def test_wrong_request_is_one_line_and_exit_code_2(
+    served: list[Settings], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert cli.run(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("liftbridge: ")
+    assert said in line
+    assert served == []
+
+
+def test_failure_is_one_line_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, served: list[Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from liftbridge import server
+
+    def fail(settings: Settings, plugins: object) -> int:
+        raise TransportError("failed to connect to NATS")
+
+    monkeypatch.setattr(server, "run", fail)
+    assert cli.run(["serve"]) == 1
+    assert capsys.readouterr().err == "liftbridge: failed to connect to NATS\n"
+
+
+def test_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["--nope"])
+    assert ended.value.code == 2
+    assert "--nope" in capsys.readouterr().err
+
+
+def test_without_anything_it_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 0
+    assert "usage: liftbridge" in capsys.readouterr().out
+
+
+def test_installed_command_tells_its_version() -> None:
+    ran = subprocess.run([sys.executable, "-m", "liftbridge", "-v"], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("liftbridge version ")
+
+
+def test_plugins_lists_what_is_installed_and_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["plugins", "--json"]) == 0
+    rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    assert {row["kind"] for row in rows if row["chosen"]} == set(Seam)
+    assert {row["distribution"] for row in rows} >= {"liftbridge"}
+    assert cli.run(["plugins"]) == 0
+    table = capsys.readouterr().out
+    assert all(row["name"] in table for row in rows)
+
+
+def test_every_seam_is_chosen_by_a_setting() -> None:
+    assert set(cli.CHOICES) == set(Seam)
+
+
+def test_config_show_tells_values_and_origins_but_no_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIFTBRIDGE_CLUSTERING_NAMESPACE", "elsewhere")
+    file = tmp_path / "server.conf"
+    file.write_text(
+        "port = 7\nnats.password = hush\n[templates]\n[[audit]]\nmatch = audit-*\nstreams.durability = sync\n"
+    )
+    assert cli.run(["config", "show", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"endpoint.grpc.port = 7    # {file}, line 1" in lines
+    assert "clustering.namespace = elsewhere    # environment variable LIFTBRIDGE_CLUSTERING_NAMESPACE" in lines
+    assert "batch.max.messages = 1024    # default" in lines
+    assert f"transport.nats.password = (hidden)    # {file}, line 2" in lines
+    assert "templates.audit.match = audit-*" in lines
+    assert "templates.audit.streams.durability = sync" in lines
+    assert not any("hush" in line for line in lines)
+
+
+def test_config_check_warns_and_approves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("streams.retention.max.age: 3600\n")
+    assert cli.run(["config", "check", str(file)]) == 0
+    shown = capsys.readouterr()
+    assert "ok" in shown.out
+    assert "nanoseconds" in shown.err
+
+
+def test_config_check_knows_which_plugins_are_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "server.conf"
+    file.write_text("storage.log = tape\n")
+    assert cli.run(["config", "check", str(file)]) == 2
+    assert 'no log storage is called "tape"' in capsys.readouterr().err
+
+
+def test_dump_log_refuses_what_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["dump-log", str(tmp_path)]) == 2
+    assert "neither a segment file nor a partition's directory" in capsys.readouterr().err
