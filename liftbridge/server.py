@@ -39,7 +39,7 @@ from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.interfaces.stable import StableStore
 from liftbridge.interfaces.transport import Transport
-from liftbridge.metadata.assignments import assignments_of
+from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.commands import RegisterServer
 from liftbridge.metadata.config import StreamDefaults
 from liftbridge.metadata.controller import MetadataController
@@ -134,9 +134,12 @@ class Server:
         controller = MetadataController(parts.consensus, self._state, self._plugins.policy, self._clock)
         await self._start_endpoints(self._make_broker(parts, partitions, controller))
         await self._register(controller)
-        await self._reconcile(parts, partitions)
+        assignments = LocalAssignments(
+            self._state, self.server_id, self._incarnation, parts.router, stream_defaults(self._settings)
+        )
+        await self._reconcile(assignments, partitions)
         partitions.remove_orphans()
-        self._run_in_background(self._keep_reconciled(parts, partitions))
+        self._run_in_background(self._keep_reconciled(assignments, partitions))
         self._run_in_background(Cleaner(partitions, self._clock).run())
         for endpoint in self._endpoints:
             endpoint.set_serving(True)
@@ -246,23 +249,20 @@ class Server:
 
     # --- running ------------------------------------------------------------------------------------------------------
 
-    async def _keep_reconciled(self, parts: _Parts, partitions: PartitionManager) -> None:
+    async def _keep_reconciled(self, assignments: LocalAssignments, partitions: PartitionManager) -> None:
         """Makes what runs what metadata says, each time it changes."""
         while True:
             await self._changed.wait()
             try:
-                await self._reconcile(parts, partitions)
+                await self._reconcile(assignments, partitions)
             except StorageError:
                 logger.exception("reconciling failed and is tried again")
                 await asyncio.sleep(_RETRY_S)
                 self._changed.set()
 
-    async def _reconcile(self, parts: _Parts, partitions: PartitionManager) -> None:
+    async def _reconcile(self, assignments: LocalAssignments, partitions: PartitionManager) -> None:
         self._changed.clear()
-        assignments = assignments_of(
-            self._state, self.server_id, self._incarnation, parts.router, stream_defaults(self._settings)
-        )
-        await partitions.reconcile(assignments)
+        await partitions.reconcile(assignments.current())
 
     def _run_in_background(self, work: Any) -> None:
         task = asyncio.create_task(work)

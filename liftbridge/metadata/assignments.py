@@ -1,6 +1,7 @@
-"""From metadata to what this server should run: a pure function of the state."""
+"""From metadata to what this server should run: a function of the state, without IO."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from liftbridge.interfaces.log import LogSettings
 from liftbridge.interfaces.routing import SubjectRouter
@@ -16,23 +17,54 @@ _ZERO_SEGMENT_BYTES = 1 << 30
 _ZERO_CLEANER_INTERVAL_NS = 300 * 1_000_000_000
 
 
-def assignments_of(
-    state: MetadataState,
-    server_id: str,
-    incarnation: str,
-    router: SubjectRouter,
-    defaults_for: Callable[[str], StreamDefaults],
-) -> list[Assignment]:
-    """The partitions that ``server_id`` holds. It leads none before this start of it is registered, because until then
-    the leader epochs are those of an earlier start."""
-    server = state.servers.get(server_id)
-    registered = server is not None and server.incarnation == incarnation
-    return [
-        _assignment(stream, number, server_id, registered, router, defaults_for(stream.name))
-        for stream in state.streams.values()
-        for number, partition in enumerate(stream.partitions)
-        if server_id in partition.replicas
-    ]
+class LocalAssignments:
+    """The partitions that one start of a server holds. What a stream comes to is remembered until the stream changes,
+    because most changes of metadata are about one stream of many."""
+
+    def __init__(
+        self,
+        state: MetadataState,
+        server_id: str,
+        incarnation: str,
+        router: SubjectRouter,
+        defaults_for: Callable[[str], StreamDefaults],
+    ) -> None:
+        self._state = state
+        self._server_id = server_id
+        self._incarnation = incarnation
+        self._router = router
+        self._defaults_for = defaults_for
+        self._remembered: dict[str, _StreamAssignments] = {}
+
+    def current(self) -> list[Assignment]:
+        """As of now. The server leads nothing before this start of it is registered, because until then the leader
+        epochs are those of an earlier start."""
+        server = self._state.servers.get(self._server_id)
+        registered = server is not None and server.incarnation == self._incarnation
+        before, self._remembered = self._remembered, {}
+        for name, stream in self._state.streams.items():
+            known = before.get(name)
+            if known is None or known.stream is not stream or known.registered != registered:
+                known = self._work_out(stream, registered)
+            self._remembered[name] = known
+        return [assignment for one in self._remembered.values() for assignment in one.assignments]
+
+    def _work_out(self, stream: StreamState, registered: bool) -> "_StreamAssignments":
+        defaults = self._defaults_for(stream.name)
+        assignments = [
+            _assignment(stream, number, self._server_id, registered, self._router, defaults)
+            for number, partition in enumerate(stream.partitions)
+            if self._server_id in partition.replicas
+        ]
+        return _StreamAssignments(stream, registered, assignments)
+
+
+class _StreamAssignments(NamedTuple):
+    """What ``stream`` came to, and whether this start of the server was registered then."""
+
+    stream: StreamState
+    registered: bool
+    assignments: list[Assignment]
 
 
 def _assignment(
