@@ -23,7 +23,7 @@ import uvloop
 from liftbridge.broker.broker import Broker
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.inboxes import InboxNames
-from liftbridge.broker.publishing import Publishing
+from liftbridge.broker.publishing import Publishing, SubjectMirror
 from liftbridge.broker.streams import StreamHandlers
 from liftbridge.broker.targets import TargetTable
 from liftbridge.clock import SystemClock
@@ -39,6 +39,7 @@ from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.interfaces.stable import StableStore
 from liftbridge.interfaces.transport import Transport
+from liftbridge.metadata.asking import ControllerClient
 from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.commands import RegisterServer
 from liftbridge.metadata.config import StreamDefaults
@@ -131,7 +132,16 @@ class Server:
         partitions = self._partitions = PartitionManager(parts.logs, parts.transport, self._clock)
         self._exit.push_async_callback(partitions.close)
         await self._start_consensus(parts.consensus)
-        controller = MetadataController(parts.consensus, self._state, self._plugins.policy, self._clock)
+        client = ControllerClient(parts.transport, self._namespace, self._clock, cluster_id="", sender=self.server_id)
+        controller = MetadataController(
+            parts.consensus,
+            self._state,
+            self._plugins.policy,
+            self._clock,
+            client,
+            server_id=self.server_id,
+            incarnation=self._incarnation,
+        )
         await self._start_endpoints(self._make_broker(parts, partitions, controller))
         await self._register(controller)
         assignments = LocalAssignments(
@@ -206,6 +216,7 @@ class Server:
         publishing = Publishing(
             targets=TargetTable(self._state, partitions, parts.router),
             transport=parts.transport,
+            mirror=SubjectMirror(parts.transport),
             router=parts.router,
             clock=self._clock,
             inboxes=InboxNames(self._namespace),

@@ -6,17 +6,20 @@ from google.protobuf.message import DecodeError
 
 from liftbridge.errors import ProtocolError
 from liftbridge.metadata.config import StreamConfig
+from liftbridge.metadata.model import ServerStatus
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterServer:
-    """A server started: where clients reach it, and a name for this start."""
+    """A server started: where clients reach it, and a name for this start. ``unclean``: its logs may hold less than they
+    did, because its machine went down without a clean stop of the server."""
 
     server_id: str
     host: str
     port: int
     incarnation: str
+    unclean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +49,57 @@ class DeleteStream:
     name: str
 
 
-Command = RegisterServer | CreateStream | DeleteStream
+@dataclass(frozen=True, slots=True)
+class PartitionChange:
+    """What is to change of one partition, if ``partition_epoch`` is still its epoch.
+
+    ``leader`` None leaves the leader and its epoch; anything else begins a new leader epoch, "" one without a leader.
+    ``isr`` or ``replicas`` empty: they stay. ``unclean``: the leader becomes the whole ISR, whatever it lacks.
+    """
+
+    stream_id: int
+    partition: int
+    partition_epoch: int
+    leader: str | None = None
+    isr: tuple[str, ...] = ()
+    replicas: tuple[str, ...] = ()
+    unclean: bool = False
 
 
-def encode_command(command: Command) -> bytes:
-    """The bytes that are proposed; the same for equal commands."""
-    return _to_proto(command).SerializeToString(deterministic=True)
+@dataclass(frozen=True, slots=True)
+class ChangePartitions:
+    """Several changes at once; each is accepted, or stale, on its own."""
+
+    changes: tuple[PartitionChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeServer:
+    """A server's new status. With ``incarnation``, only for that start of it."""
+
+    server_id: str
+    status: ServerStatus
+    incarnation: str = ""
+
+
+Command = RegisterServer | CreateStream | DeleteStream | ChangePartitions | ChangeServer
+
+
+def encode_command(command: Command, request_id: str = "") -> bytes:
+    """The bytes that are proposed; the same for equal arguments. Proposed again with the same ``request_id``, a command
+    takes no effect and has its first outcome."""
+    message = _to_proto(command)
+    message.request_id = request_id
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_command(data: bytes) -> tuple[Command, str]:
+    """The command and its request ID. Raises ProtocolError for bytes that no version of this server proposed."""
+    try:
+        message = internal.Command.FromString(data)
+    except DecodeError as error:
+        raise ProtocolError(f"not a metadata command: {error}") from None
+    return _from_proto(message), message.request_id
 
 
 def _to_proto(command: Command) -> internal.Command:
@@ -63,6 +111,7 @@ def _to_proto(command: Command) -> internal.Command:
                     host=command.host,
                     port=command.port,
                     incarnation=command.incarnation,
+                    unclean=command.unclean,
                 )
             )
         case CreateStream():
@@ -80,18 +129,36 @@ def _to_proto(command: Command) -> internal.Command:
             )
         case DeleteStream():
             return internal.Command(delete_stream=internal.DeleteStream(name=command.name))
+        case ChangePartitions():
+            changes = [_change_to_proto(one) for one in command.changes]
+            return internal.Command(change_partitions=internal.ChangePartitions(changes=changes))
+        case ChangeServer():
+            return internal.Command(
+                change_server=internal.ChangeServer(
+                    server_id=command.server_id,
+                    incarnation=command.incarnation,
+                    status=internal.ServerStatus.Name(command.status),
+                )
+            )
 
 
-def decode_command(data: bytes) -> Command:
-    """Raises ProtocolError for bytes that no version of this server proposed."""
-    try:
-        message = internal.Command.FromString(data)
-    except DecodeError as error:
-        raise ProtocolError(f"not a metadata command: {error}") from None
+def _change_to_proto(change: PartitionChange) -> internal.PartitionChange:
+    return internal.PartitionChange(
+        stream_id=change.stream_id,
+        partition=change.partition,
+        partition_epoch=change.partition_epoch,
+        leader=change.leader,
+        isr=change.isr,
+        replicas=change.replicas,
+        unclean=change.unclean,
+    )
+
+
+def _from_proto(message: internal.Command) -> Command:
     match message.WhichOneof("command"):
         case "register_server":
             server = message.register_server
-            return RegisterServer(server.server_id, server.host, server.port, server.incarnation)
+            return RegisterServer(server.server_id, server.host, server.port, server.incarnation, server.unclean)
         case "create_stream":
             stream = message.create_stream
             return CreateStream(
@@ -104,4 +171,28 @@ def decode_command(data: bytes) -> Command:
             )
         case "delete_stream":
             return DeleteStream(message.delete_stream.name)
+        case "change_partitions":
+            return ChangePartitions(tuple(_change_from_proto(one) for one in message.change_partitions.changes))
+        case "change_server":
+            change = message.change_server
+            return ChangeServer(change.server_id, _status(change.status), change.incarnation)
     raise ProtocolError("a metadata command of a kind that this version doesn't know")
+
+
+def _change_from_proto(message: internal.PartitionChange) -> PartitionChange:
+    return PartitionChange(
+        stream_id=message.stream_id,
+        partition=message.partition,
+        partition_epoch=message.partition_epoch,
+        leader=message.leader if message.HasField("leader") else None,
+        isr=tuple(message.isr),
+        replicas=tuple(message.replicas),
+        unclean=message.unclean,
+    )
+
+
+def _status(number: int) -> ServerStatus:
+    try:
+        return ServerStatus(number)
+    except ValueError:
+        raise ProtocolError(f"a server status {number} that this version doesn't know") from None

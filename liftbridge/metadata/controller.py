@@ -1,53 +1,87 @@
-"""Changes to metadata: proposed to the consensus group, with the outcome as a client may hear it."""
+"""Changes to metadata, on any server: proposed to the metadata group, with the outcome as a client may hear it."""
 
+import asyncio
 from collections.abc import Sequence
 
 from liftbridge.clock import Clock
 from liftbridge.errors import (
     AlreadyExists,
-    DeadlineExceeded,
+    FailedPrecondition,
     InternalError,
     InvalidRequest,
+    LiftbridgeError,
     NotFound,
-    NotLeader,
-    ProposalDropped,
-    ProposalTimeout,
+    RequestError,
 )
 from liftbridge.interfaces.consensus import Consensus
-from liftbridge.metadata.commands import Command, CreateStream, DeleteStream, RegisterServer, encode_command
+from liftbridge.metadata.asking import ControllerClient
+from liftbridge.metadata.commands import (
+    ChangePartitions,
+    Command,
+    CreateStream,
+    DeleteStream,
+    PartitionChange,
+    RegisterServer,
+)
 from liftbridge.metadata.config import StreamConfig
+from liftbridge.metadata.model import Applied, RefusalReason, Refused, ServerStatus, StreamState
 from liftbridge.metadata.placement import PlacementPolicy, place
-from liftbridge.metadata.state import Applied, MetadataState, RefusalReason, Refused, StreamState
+from liftbridge.metadata.proposing import Proposer
+from liftbridge.metadata.state import MetadataState
+from liftbridge.protocol.generated import internal_pb2 as internal
 
-_ERRORS = {
+_ERRORS: dict[RefusalReason, type[RequestError]] = {
     RefusalReason.STREAM_EXISTS: AlreadyExists,
     RefusalReason.NO_SUCH_STREAM: NotFound,
     RefusalReason.BAD_PLACEMENT: InvalidRequest,
     RefusalReason.UNKNOWN_COMMAND: InternalError,
+    RefusalReason.SERVER_REMOVED: FailedPrecondition,
+    RefusalReason.NO_SUCH_SERVER: NotFound,
+    RefusalReason.OTHER_START: FailedPrecondition,
+    RefusalReason.STILL_IN_USE: FailedPrecondition,
 }
+#: Changes in one command: far below what a message carries, with IDs of any sensible length.
+MAX_CHANGES = 250
 
 
 class MetadataController:
-    """Proposes commands. Runs on every server; only the metadata leader's proposals are accepted."""
+    """What a server asks of the metadata group. Everything may take until the metadata group has a leader, and raises
+    DeadlineExceeded when the time is over: then it may still happen."""
 
-    def __init__(self, consensus: Consensus, state: MetadataState, policy: PlacementPolicy, clock: Clock) -> None:
+    def __init__(
+        self,
+        consensus: Consensus,
+        state: MetadataState,
+        policy: PlacementPolicy,
+        clock: Clock,
+        client: ControllerClient,
+        *,
+        server_id: str,
+        incarnation: str,
+    ) -> None:
         self._consensus = consensus
         self._state = state
         self._policy = policy
         self._clock = clock
-
-    @property
-    def is_leader(self) -> bool:
-        return self._consensus.status().is_leader
+        self._client = client
+        self._server_id = server_id
+        self._incarnation = incarnation
+        self._proposer = Proposer(consensus, state, client, clock)
+        self._isr_changes: list[tuple[PartitionChange, asyncio.Future[bool]]] = []
+        self._sending: set[asyncio.Task[None]] = set()
 
     def servers(self) -> Sequence[str]:
-        """The members of the metadata group: where partitions may be placed."""
-        status = self._consensus.status()
-        return tuple(sorted({*status.voters, *status.learners}))
+        """The servers that partitions may be placed on. One that is down counts: it will hold its replica when it is
+        back."""
+        usable = (ServerStatus.LIVE, ServerStatus.DOWN)
+        return tuple(sorted(one.server_id for one in self._state.servers.values() if one.status in usable))
 
     async def register_server(self, command: RegisterServer, *, timeout_s: float) -> None:
-        """Makes this start of a server known; its partitions begin new leader epochs."""
+        """Makes this start of a server known; where it leads, new leader epochs begin. Raises FailedPrecondition for a
+        server that was removed."""
         await self._propose(command, timeout_s)
+
+    # --- streams ------------------------------------------------------------------------------------------------------
 
     async def create_stream(
         self,
@@ -61,8 +95,6 @@ class MetadataController:
         timeout_s: float,
     ) -> StreamState:
         """Creates a stream and returns it as committed."""
-        if name in self._state.streams:
-            raise AlreadyExists("stream already exists")
         placements = place(
             self._state,
             self._policy,
@@ -73,34 +105,72 @@ class MetadataController:
         )
         command = CreateStream(name, subject, group, config, self._clock.time_ns(), placements)
         applied = await self._propose(command, timeout_s)
-        stream = self._state.streams.get(name)
-        if stream is None or stream.stream_id != applied.index:
+        stream = self._state.stream_by_id(applied.index)
+        if stream is None:
             raise NotFound(f"stream {name} was deleted again while it was being created")
         return stream
 
     async def delete_stream(self, name: str, *, timeout_s: float) -> None:
-        """Deletes a stream and its data."""
-        if name not in self._state.streams:
-            raise NotFound("stream does not exist")
+        """Deletes a stream and its data. A server that lags may not know the stream yet: so it is asked for, always."""
         await self._propose(DeleteStream(name), timeout_s)
 
-    async def _propose(self, command: Command, timeout_s: float) -> Applied:
-        """Proposes, again if the proposal was surely dropped, until the time is over."""
-        data = encode_command(command)
-        deadline_ns = self._clock.monotonic_ns() + int(timeout_s * 1e9)
-        while True:
-            remaining_s = (deadline_ns - self._clock.monotonic_ns()) / 1e9
-            if remaining_s <= 0:
-                raise DeadlineExceeded("raft operation timed out")
+    # --- partitions ---------------------------------------------------------------------------------------------------
+
+    async def change_isr(
+        self, stream_id: int, partition: int, partition_epoch: int, isr: Sequence[str], *, timeout_s: float
+    ) -> bool:
+        """Asks for another ISR, for the leader of the partition. False when it is stale: the partition has another
+        epoch by now, or a server that is to come in isn't live; look at the assignment again. True: committed, and
+        applied on this server.
+
+        Changes that are asked for in one turn of the event loop are proposed together.
+        """
+        change = PartitionChange(stream_id, partition, partition_epoch, isr=tuple(isr))
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._isr_changes.append((change, future))
+        if len(self._isr_changes) == 1:
+            task = asyncio.create_task(self._send_isr_changes(timeout_s))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+        return await future
+
+    async def _send_isr_changes(self, timeout_s: float) -> None:
+        await asyncio.sleep(0)
+        waiting, self._isr_changes = self._isr_changes, []
+        for start in range(0, len(waiting), MAX_CHANGES):
+            batch = waiting[start : start + MAX_CHANGES]
+            command = ChangePartitions(tuple(change for change, _ in batch))
             try:
-                result = await self._consensus.propose(data, timeout_s=remaining_s)
-            except ProposalDropped:
+                applied = await self._propose(command, timeout_s)
+            except LiftbridgeError as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
                 continue
-            except ProposalTimeout:
-                raise DeadlineExceeded("raft operation timed out") from None
-            except NotLeader as error:
-                raise InternalError(str(error)) from error
-            if isinstance(result, Refused):
-                raise _ERRORS[result.reason](result.message)
-            assert isinstance(result, Applied)
-            return result
+            for (_, future), accepted in zip(batch, applied.accepted, strict=True):
+                if not future.done():
+                    future.set_result(accepted)
+
+    async def suspect_leader(self, stream_id: int, partition: int, leader_epoch: int, *, timeout_s: float) -> bool:
+        """Reports, as a member of the ISR, that the leader of this epoch doesn't answer. When enough of the others that
+        live say so too, another one is elected. False when that epoch is over, or this server is not in the ISR."""
+        report = internal.SuspectLeader(
+            stream_id=stream_id,
+            partition=partition,
+            leader_epoch=leader_epoch,
+            reporter=self._server_id,
+            incarnation=self._incarnation,
+        )
+        try:
+            await self._client.ask(internal.ControlRequest(suspect_leader=report), timeout_s=timeout_s)
+        except FailedPrecondition:
+            return False
+        return True
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _propose(self, command: Command, timeout_s: float) -> Applied:
+        outcome = await self._proposer.propose(command, timeout_s=timeout_s)
+        if isinstance(outcome, Refused):
+            raise _ERRORS[outcome.reason](outcome.message)
+        return outcome

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from liftbridge.errors import InternalError
+from liftbridge.errors import InternalError, Unavailable
 from liftbridge.metadata.commands import Placement
+from liftbridge.metadata.model import ServerStatus
 from liftbridge.metadata.state import MetadataState
 
 
@@ -30,9 +31,11 @@ def place(
     replication_factor: int,
     servers: Sequence[str],
 ) -> tuple[Placement, ...]:
-    """Spreads replicas and leaderships over ``servers``, counting what the same request placed before."""
-    loads = Counter(dict.fromkeys(servers, 0))
-    leaderships = Counter(dict.fromkeys(servers, 0))
+    """Spreads replicas and leaderships over ``servers``, counting what the same request placed before. Those that are
+    down are used only when the others are too few, and never to lead."""
+    live = [one for one in servers if is_live(state, one)]
+    loads = Counter(dict.fromkeys(live if len(live) >= replication_factor else servers, 0))
+    leaderships = Counter(dict.fromkeys(live, 0))
     for existing in state.streams.values():
         for partition in existing.partitions:
             loads.update(server for server in partition.replicas if server in loads)
@@ -40,7 +43,7 @@ def place(
     placements = []
     for number in range(partitions):
         replicas = _replicas(policy, stream, number, replication_factor, loads)
-        leader = _leader(policy, stream, number, replicas, leaderships)
+        leader = choose_leader(policy, stream, number, [one for one in replicas if one in live], leaderships)
         loads.update(replicas)
         leaderships[leader] += 1
         placements.append(Placement(replicas, leader))
@@ -61,15 +64,23 @@ def _replicas(
     return tuple(chosen)
 
 
-def _leader(
-    policy: PlacementPolicy, stream: str, partition: int, replicas: tuple[str, ...], leaderships: Counter[str]
+def choose_leader(
+    policy: PlacementPolicy, stream: str, partition: int, candidates: Sequence[str], leaderships: Counter[str]
 ) -> str:
-    chosen = policy.choose_leader(stream, partition, replicas, dict(leaderships))
+    """The candidate with the fewest leaderships, and of those the first replica, unless a plugin decides."""
+    if not candidates:
+        raise Unavailable(f"no server that is up could lead partition {partition} of stream {stream}")
+    chosen = policy.choose_leader(stream, partition, candidates, dict(leaderships))
     if chosen is None:
-        return min(replicas, key=lambda server: (leaderships[server], server))
-    if chosen not in replicas:
+        return min(candidates, key=lambda server: leaderships[server])
+    if chosen not in candidates:
         raise InternalError(
             f"a liftbridge_choose_leader hook answered {chosen!r} for partition {partition} of stream {stream}; "
-            f"one of {list(replicas)} was asked for"
+            f"one of {list(candidates)} was asked for"
         )
     return chosen
+
+
+def is_live(state: MetadataState, server_id: str) -> bool:
+    server = state.servers.get(server_id)
+    return server is not None and server.status is ServerStatus.LIVE

@@ -2,79 +2,59 @@
 
 Every server applies the same commands in the same order and holds the same state. A command that can't be carried out
 is refused as a result of ``apply``, never by raising, and preconditions are checked nowhere else. Nothing happens
-here: a reconciler compares this state with what runs.
+here: a reconciler compares this state with what runs, and the controller decides what should change next.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from liftbridge.errors import ProtocolError
 from liftbridge.interfaces.events import MetadataEvent, MetadataEventKind
-from liftbridge.metadata.commands import Command, CreateStream, DeleteStream, RegisterServer, decode_command
-from liftbridge.metadata.config import StreamConfig
-from liftbridge.protocol.generated import internal_pb2 as internal
+from liftbridge.metadata.commands import (
+    ChangePartitions,
+    ChangeServer,
+    Command,
+    CreateStream,
+    DeleteStream,
+    PartitionChange,
+    Placement,
+    RegisterServer,
+    decode_command,
+)
+from liftbridge.metadata.model import (
+    Applied,
+    PartitionState,
+    RefusalReason,
+    Refused,
+    ServerState,
+    ServerStatus,
+    StreamState,
+)
+from liftbridge.metadata.partition_changes import changed, restarted
+from liftbridge.metadata.snapshots import MetadataSnapshot, decode_snapshot, encode_snapshot
 
+__all__ = [
+    "Applied",
+    "MetadataState",
+    "PartitionState",
+    "RefusalReason",
+    "Refused",
+    "ServerState",
+    "ServerStatus",
+    "StreamState",
+]
 
-class RefusalReason(Enum):
-    """Why a command changed nothing."""
+#: Outcomes that are remembered. Whoever proposes again does so within seconds.
+_REMEMBERED_OUTCOMES = 1024
 
-    STREAM_EXISTS = auto()
-    NO_SUCH_STREAM = auto()
-    BAD_PLACEMENT = auto()
-    UNKNOWN_COMMAND = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The command at this index changed nothing."""
-
-    reason: RefusalReason
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The command at ``index`` took effect."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """A server and its present start."""
-
-    server_id: str
-    host: str
-    port: int
-    incarnation: str
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionState:
-    """One partition. Epochs are consensus indexes: of the last leader change, and of the last change of any kind."""
-
-    replicas: tuple[str, ...]
-    isr: tuple[str, ...]
-    leader: str
-    leader_epoch: int
-    partition_epoch: int
-    paused: bool = False
-    readonly: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StreamState:
-    """One stream. ``stream_id`` is the index of its creation; a partition's ID is its place in ``partitions``."""
-
-    stream_id: int
-    name: str
-    subject: str
-    group: str
-    config: StreamConfig
-    creation_timestamp_ns: int
-    partitions: tuple[PartitionState, ...]
+_STATUS_EVENTS = {
+    ServerStatus.LIVE: MetadataEventKind.SERVER_UP,
+    ServerStatus.DOWN: MetadataEventKind.SERVER_DOWN,
+    ServerStatus.DRAINING: MetadataEventKind.SERVER_DRAINING,
+    ServerStatus.GONE: MetadataEventKind.SERVER_REMOVED,
+}
 
 
 class MetadataState:
@@ -86,7 +66,9 @@ class MetadataState:
 
     def __init__(self) -> None:
         self._streams: dict[str, StreamState] = {}
+        self._names: dict[int, str] = {}
         self._servers: dict[str, ServerState] = {}
+        self._outcomes: dict[str, Applied | Refused] = {}
         self._on_change: list[Callable[[], None]] = []
         self._on_event: list[Callable[[MetadataEvent], None]] = []
         self.applied_index = 0
@@ -99,6 +81,15 @@ class MetadataState:
     @property
     def servers(self) -> Mapping[str, ServerState]:
         return MappingProxyType(self._servers)
+
+    def stream_by_id(self, stream_id: int) -> StreamState | None:
+        name = self._names.get(stream_id)
+        return None if name is None else self._streams[name]
+
+    def partition(self, stream_id: int, number: int) -> PartitionState | None:
+        """None when there is none (any more)."""
+        stream = self.stream_by_id(stream_id)
+        return stream.partitions[number] if stream is not None and 0 <= number < len(stream.partitions) else None
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """Calls back after every change; what changed is for the caller to find out."""
@@ -113,13 +104,22 @@ class MetadataState:
     def apply(self, index: int, command: bytes) -> Applied | Refused:
         self.applied_index = index
         try:
-            decoded = decode_command(command)
+            decoded, request_id = decode_command(command)
         except ProtocolError as error:
             return Refused(RefusalReason.UNKNOWN_COMMAND, str(error))
-        result = self._apply(index, decoded)
-        if isinstance(result, Applied):
+        if request_id in self._outcomes:
+            return self._outcomes[request_id]
+        outcome = self._apply(index, decoded)
+        if request_id:
+            self._remember(request_id, outcome)
+        if isinstance(outcome, Applied):
             self._changed()
-        return result
+        return outcome
+
+    def _remember(self, request_id: str, outcome: Applied | Refused) -> None:
+        self._outcomes[request_id] = outcome
+        if len(self._outcomes) > _REMEMBERED_OUTCOMES:
+            del self._outcomes[next(iter(self._outcomes))]
 
     def _apply(self, index: int, command: Command) -> Applied | Refused:
         match command:
@@ -129,18 +129,54 @@ class MetadataState:
                 return self._create_stream(index, command)
             case DeleteStream():
                 return self._delete_stream(index, command)
+            case ChangePartitions():
+                return self._change_partitions(index, command)
+            case ChangeServer():
+                return self._change_server(index, command)
 
-    def _register_server(self, index: int, command: RegisterServer) -> Applied:
-        """A new incarnation begins a new leader epoch wherever the server leads, because what it wrote last before it
-        stopped may not be what it holds now."""
+    # --- servers ------------------------------------------------------------------------------------------------------
+
+    def _register_server(self, index: int, command: RegisterServer) -> Applied | Refused:
         known = self._servers.get(command.server_id)
+        if known is not None and known.status is ServerStatus.GONE:
+            return Refused(
+                RefusalReason.SERVER_REMOVED,
+                f"server {command.server_id} was removed from the cluster; start it with another server ID and an empty "
+                "data directory",
+            )
         self._servers[command.server_id] = ServerState(
             command.server_id, command.host, command.port, command.incarnation
         )
         if known is None or known.incarnation != command.incarnation:
-            for name, stream in self._streams.items():
-                self._streams[name] = _with_new_epochs(stream, command.server_id, index)
+            self._restart(index, command.server_id, unclean=command.unclean)
+            self._tell(index, MetadataEventKind.SERVER_UP, server=command.server_id)
         return Applied(index)
+
+    def _restart(self, index: int, server_id: str, *, unclean: bool) -> None:
+        for name, stream in list(self._streams.items()):
+            if any(server_id in one.isr for one in stream.partitions):
+                partitions = [restarted(one, server_id, unclean=unclean, index=index) for one in stream.partitions]
+                self._replace_partitions(index, name, partitions)
+
+    def _change_server(self, index: int, command: ChangeServer) -> Applied | Refused:
+        server = self._servers.get(command.server_id)
+        if server is None:
+            return Refused(RefusalReason.NO_SUCH_SERVER, f"there is no server {command.server_id}")
+        if command.incarnation not in ("", server.incarnation):
+            return Refused(RefusalReason.OTHER_START, f"server {command.server_id} was started again")
+        if server.status is ServerStatus.GONE:
+            return Refused(RefusalReason.SERVER_REMOVED, f"server {command.server_id} was removed")
+        if command.status is ServerStatus.GONE and (held := self._replicas_on(command.server_id)):
+            return Refused(RefusalReason.STILL_IN_USE, f"server {command.server_id} still holds {held} partitions")
+        if command.status is not server.status:
+            self._servers[command.server_id] = replace(server, status=command.status)
+            self._tell(index, _STATUS_EVENTS[command.status], server=command.server_id)
+        return Applied(index)
+
+    def _replicas_on(self, server_id: str) -> int:
+        return sum(server_id in one.replicas for stream in self._streams.values() for one in stream.partitions)
+
+    # --- streams ------------------------------------------------------------------------------------------------------
 
     def _create_stream(self, index: int, command: CreateStream) -> Applied | Refused:
         if command.name in self._streams:
@@ -148,11 +184,9 @@ class MetadataState:
         if not command.placements:
             return Refused(RefusalReason.BAD_PLACEMENT, "no partitions provided")
         for placement in command.placements:
-            if placement.leader not in placement.replicas or len(set(placement.replicas)) != len(placement.replicas):
-                return Refused(
-                    RefusalReason.BAD_PLACEMENT,
-                    f"leader {placement.leader!r} and replicas {placement.replicas} don't fit together",
-                )
+            if problem := self._problem_of(placement):
+                return Refused(RefusalReason.BAD_PLACEMENT, problem)
+        self._names[index] = command.name
         self._streams[command.name] = StreamState(
             stream_id=index,
             name=command.name,
@@ -160,23 +194,87 @@ class MetadataState:
             group=command.group,
             config=command.config,
             creation_timestamp_ns=command.creation_timestamp_ns,
-            partitions=tuple(
-                PartitionState(placement.replicas, placement.replicas, placement.leader, index, index)
-                for placement in command.placements
-            ),
+            partitions=tuple(self._placed(placement, index) for placement in command.placements),
         )
-        self._tell(index, MetadataEventKind.STREAM_CREATED, self._streams[command.name])
+        everything = range(len(command.placements))
+        self._tell(index, MetadataEventKind.STREAM_CREATED, stream=command.name, partitions=everything)
         return Applied(index)
+
+    def _placed(self, placement: Placement, index: int) -> PartitionState:
+        """A new log is empty everywhere, so everybody is in sync; but who is down may stay so, and would hold up acks."""
+        down = {one.server_id for one in self._servers.values() if one.status is ServerStatus.DOWN}
+        isr = tuple(one for one in placement.replicas if one not in down) or placement.replicas
+        leader = "" if placement.leader in down else placement.leader
+        return PartitionState(placement.replicas, isr, leader, index, index)
+
+    def _problem_of(self, placement: Placement) -> str:
+        if placement.leader not in placement.replicas or len(set(placement.replicas)) != len(placement.replicas):
+            return f"leader {placement.leader!r} and replicas {placement.replicas} don't fit together"
+        for server_id in placement.replicas:
+            server = self._servers.get(server_id)
+            if server is not None and server.status is ServerStatus.GONE:
+                return f"server {server_id} was removed"
+        return ""
 
     def _delete_stream(self, index: int, command: DeleteStream) -> Applied | Refused:
         stream = self._streams.pop(command.name, None)
         if stream is None:
             return Refused(RefusalReason.NO_SUCH_STREAM, "stream does not exist")
-        self._tell(index, MetadataEventKind.STREAM_DELETED, stream)
+        del self._names[stream.stream_id]
+        everything = range(len(stream.partitions))
+        self._tell(index, MetadataEventKind.STREAM_DELETED, stream=command.name, partitions=everything)
         return Applied(index)
 
-    def _tell(self, index: int, kind: MetadataEventKind, stream: StreamState) -> None:
-        event = MetadataEvent(index, kind, stream.name, tuple(range(len(stream.partitions))))
+    # --- partitions ---------------------------------------------------------------------------------------------------
+
+    def _change_partitions(self, index: int, command: ChangePartitions) -> Applied:
+        by_stream: dict[int, list[tuple[int, PartitionChange]]] = defaultdict(list)
+        for place, change in enumerate(command.changes):
+            by_stream[change.stream_id].append((place, change))
+        accepted = [False] * len(command.changes)
+        for stream_id, changes in by_stream.items():
+            self._change_stream(index, stream_id, changes, accepted)
+        return Applied(index, tuple(accepted))
+
+    def _change_stream(
+        self, index: int, stream_id: int, changes: list[tuple[int, PartitionChange]], accepted: list[bool]
+    ) -> None:
+        stream = self.stream_by_id(stream_id)
+        if stream is None:
+            return
+        partitions = list(stream.partitions)
+        for place, change in changes:
+            if change.partition < len(partitions):
+                after = changed(partitions[change.partition], change, self._servers, index)
+                if after is not None:
+                    partitions[change.partition] = after
+                    accepted[place] = True
+        self._replace_partitions(index, stream.name, partitions)
+
+    def _replace_partitions(self, index: int, name: str, partitions: list[PartitionState]) -> None:
+        """Puts them in place and tells of what is different."""
+        before = self._streams[name].partitions
+        if before == tuple(partitions):
+            return
+        self._streams[name] = replace(self._streams[name], partitions=tuple(partitions))
+        numbered = list(enumerate(zip(before, partitions, strict=True)))
+        led = [number for number, (old, new) in numbered if old.leader_epoch != new.leader_epoch and new.leader]
+        offline = [number for number, (old, new) in numbered if old.leader and not new.leader]
+        in_sync = [number for number, (old, new) in numbered if old.isr != new.isr]
+        for kind, numbers in [
+            (MetadataEventKind.LEADER_ELECTED, led),
+            (MetadataEventKind.PARTITION_OFFLINE, offline),
+            (MetadataEventKind.ISR_CHANGED, in_sync),
+        ]:
+            if numbers:
+                self._tell(index, kind, stream=name, partitions=numbers)
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def _tell(
+        self, index: int, kind: MetadataEventKind, *, stream: str = "", partitions: Iterable[int] = (), server: str = ""
+    ) -> None:
+        event = MetadataEvent(index, kind, stream, tuple(partitions), server)
         for callback in self._on_event:
             callback(event)
 
@@ -188,72 +286,13 @@ class MetadataState:
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        return internal.MetadataSnapshot(
-            servers=[
-                internal.Server(server_id=one.server_id, host=one.host, port=one.port, incarnation=one.incarnation)
-                for _, one in sorted(self._servers.items())
-            ],
-            streams=[_stream_to_proto(one) for _, one in sorted(self._streams.items())],
-        ).SerializeToString(deterministic=True)
+        return encode_snapshot(MetadataSnapshot(self._servers, self._streams, self.applied_index, self._outcomes))
 
     def restore(self, data: bytes) -> None:
-        snapshot = internal.MetadataSnapshot.FromString(data)
-        self._servers = {
-            one.server_id: ServerState(one.server_id, one.host, one.port, one.incarnation) for one in snapshot.servers
-        }
-        self._streams = {one.name: _stream_from_proto(one) for one in snapshot.streams}
+        snapshot = decode_snapshot(data)
+        self._servers = dict(snapshot.servers)
+        self._streams = dict(snapshot.streams)
+        self._names = {stream.stream_id: name for name, stream in self._streams.items()}
+        self._outcomes = dict(snapshot.outcomes)
+        self.applied_index = snapshot.applied_index
         self._changed()
-
-
-def _with_new_epochs(stream: StreamState, leader: str, index: int) -> StreamState:
-    partitions = tuple(
-        replace(one, leader_epoch=index, partition_epoch=index) if one.leader == leader else one
-        for one in stream.partitions
-    )
-    return replace(stream, partitions=partitions)
-
-
-def _stream_to_proto(stream: StreamState) -> internal.Stream:
-    return internal.Stream(
-        stream_id=stream.stream_id,
-        name=stream.name,
-        subject=stream.subject,
-        group=stream.group,
-        config=stream.config.to_proto(),
-        creation_timestamp_ns=stream.creation_timestamp_ns,
-        partitions=[
-            internal.Partition(
-                replicas=one.replicas,
-                isr=one.isr,
-                leader=one.leader,
-                leader_epoch=one.leader_epoch,
-                partition_epoch=one.partition_epoch,
-                paused=one.paused,
-                readonly=one.readonly,
-            )
-            for one in stream.partitions
-        ],
-    )
-
-
-def _stream_from_proto(message: internal.Stream) -> StreamState:
-    return StreamState(
-        stream_id=message.stream_id,
-        name=message.name,
-        subject=message.subject,
-        group=message.group,
-        config=StreamConfig.from_proto(message.config),
-        creation_timestamp_ns=message.creation_timestamp_ns,
-        partitions=tuple(
-            PartitionState(
-                tuple(one.replicas),
-                tuple(one.isr),
-                one.leader,
-                one.leader_epoch,
-                one.partition_epoch,
-                one.paused,
-                one.readonly,
-            )
-            for one in message.partitions
-        ),
-    )

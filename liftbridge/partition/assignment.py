@@ -19,13 +19,21 @@ class RetentionSettings:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One partition's role on this server. ``base_subject`` is the stream's, ``subject`` the partition's own."""
+    """One partition's role on this server. ``base_subject`` is the stream's, ``subject`` the partition's own.
+
+    ``replicas``, ``isr`` and ``leader`` are server IDs; ``leader`` is "" while the partition is offline. ``leads`` is
+    whether this start of this server is the leader.
+    """
 
     key: PartitionKey
     base_subject: str
     subject: str
     group: str
+    replicas: tuple[str, ...]
+    isr: tuple[str, ...]
+    leader: str
     leader_epoch: int
+    partition_epoch: int
     leads: bool
     leader_settings: LeaderSettings
     log_settings: LogSettings

@@ -1,4 +1,5 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -6,27 +7,80 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ServerStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIVE: _ClassVar[ServerStatus]
+    DOWN: _ClassVar[ServerStatus]
+    DRAINING: _ClassVar[ServerStatus]
+    GONE: _ClassVar[ServerStatus]
+LIVE: ServerStatus
+DOWN: ServerStatus
+DRAINING: ServerStatus
+GONE: ServerStatus
+
 class Command(_message.Message):
-    __slots__ = ("register_server", "create_stream", "delete_stream")
+    __slots__ = ("register_server", "create_stream", "delete_stream", "change_partitions", "change_server", "request_id")
     REGISTER_SERVER_FIELD_NUMBER: _ClassVar[int]
     CREATE_STREAM_FIELD_NUMBER: _ClassVar[int]
     DELETE_STREAM_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_SERVER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     register_server: RegisterServer
     create_stream: CreateStream
     delete_stream: DeleteStream
-    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ...) -> None: ...
+    change_partitions: ChangePartitions
+    change_server: ChangeServer
+    request_id: str
+    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ..., change_partitions: _Optional[_Union[ChangePartitions, _Mapping]] = ..., change_server: _Optional[_Union[ChangeServer, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RegisterServer(_message.Message):
-    __slots__ = ("server_id", "host", "port", "incarnation")
+    __slots__ = ("server_id", "host", "port", "incarnation", "unclean")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    UNCLEAN_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     host: str
     port: int
     incarnation: str
-    def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ...) -> None: ...
+    unclean: bool
+    def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ..., unclean: _Optional[bool] = ...) -> None: ...
+
+class ChangePartitions(_message.Message):
+    __slots__ = ("changes",)
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[PartitionChange]
+    def __init__(self, changes: _Optional[_Iterable[_Union[PartitionChange, _Mapping]]] = ...) -> None: ...
+
+class PartitionChange(_message.Message):
+    __slots__ = ("stream_id", "partition", "partition_epoch", "leader", "isr", "replicas", "unclean")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEADER_FIELD_NUMBER: _ClassVar[int]
+    ISR_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    UNCLEAN_FIELD_NUMBER: _ClassVar[int]
+    stream_id: int
+    partition: int
+    partition_epoch: int
+    leader: str
+    isr: _containers.RepeatedScalarFieldContainer[str]
+    replicas: _containers.RepeatedScalarFieldContainer[str]
+    unclean: bool
+    def __init__(self, stream_id: _Optional[int] = ..., partition: _Optional[int] = ..., partition_epoch: _Optional[int] = ..., leader: _Optional[str] = ..., isr: _Optional[_Iterable[str]] = ..., replicas: _Optional[_Iterable[str]] = ..., unclean: _Optional[bool] = ...) -> None: ...
+
+class ChangeServer(_message.Message):
+    __slots__ = ("server_id", "incarnation", "status")
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    server_id: str
+    incarnation: str
+    status: ServerStatus
+    def __init__(self, server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., status: _Optional[_Union[ServerStatus, str]] = ...) -> None: ...
 
 class CreateStream(_message.Message):
     __slots__ = ("name", "subject", "group", "config", "creation_timestamp_ns", "placements")
@@ -89,24 +143,50 @@ class StreamConfig(_message.Message):
     def __init__(self, retention_max_bytes: _Optional[int] = ..., retention_max_messages: _Optional[int] = ..., retention_max_age_ms: _Optional[int] = ..., cleaner_interval_ms: _Optional[int] = ..., segment_max_bytes: _Optional[int] = ..., segment_max_age_ms: _Optional[int] = ..., compact_enabled: _Optional[bool] = ..., compact_max_workers: _Optional[int] = ..., auto_pause_time_ms: _Optional[int] = ..., auto_pause_disable_if_subscribers: _Optional[bool] = ..., min_isr: _Optional[int] = ..., optimistic_concurrency_control: _Optional[bool] = ..., encryption: _Optional[bool] = ...) -> None: ...
 
 class MetadataSnapshot(_message.Message):
-    __slots__ = ("servers", "streams")
+    __slots__ = ("servers", "streams", "applied_index", "outcomes")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     streams: _containers.RepeatedCompositeFieldContainer[Stream]
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ...) -> None: ...
+    applied_index: int
+    outcomes: _containers.RepeatedCompositeFieldContainer[RememberedOutcome]
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., applied_index: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[RememberedOutcome, _Mapping]]] = ...) -> None: ...
+
+class RememberedOutcome(_message.Message):
+    __slots__ = ("request_id", "outcome")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    outcome: Outcome
+    def __init__(self, request_id: _Optional[str] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ...) -> None: ...
+
+class Outcome(_message.Message):
+    __slots__ = ("index", "accepted", "refusal_reason", "refusal")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_REASON_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    accepted: _containers.RepeatedScalarFieldContainer[bool]
+    refusal_reason: int
+    refusal: str
+    def __init__(self, index: _Optional[int] = ..., accepted: _Optional[_Iterable[bool]] = ..., refusal_reason: _Optional[int] = ..., refusal: _Optional[str] = ...) -> None: ...
 
 class Server(_message.Message):
-    __slots__ = ("server_id", "host", "port", "incarnation")
+    __slots__ = ("server_id", "host", "port", "incarnation", "status")
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
     server_id: str
     host: str
     port: int
     incarnation: str
-    def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ...) -> None: ...
+    status: ServerStatus
+    def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ..., status: _Optional[_Union[ServerStatus, str]] = ...) -> None: ...
 
 class Stream(_message.Message):
     __slots__ = ("stream_id", "name", "subject", "group", "config", "creation_timestamp_ns", "partitions")
@@ -143,3 +223,195 @@ class Partition(_message.Message):
     paused: bool
     readonly: bool
     def __init__(self, replicas: _Optional[_Iterable[str]] = ..., isr: _Optional[_Iterable[str]] = ..., leader: _Optional[str] = ..., leader_epoch: _Optional[int] = ..., partition_epoch: _Optional[int] = ..., paused: _Optional[bool] = ..., readonly: _Optional[bool] = ...) -> None: ...
+
+class ControlRequest(_message.Message):
+    __slots__ = ("cluster_id", "sender", "timeout_ms", "proposal", "suspect_leader", "join", "show_cluster", "drain_server", "remove_server", "transfer_leader")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_LEADER_FIELD_NUMBER: _ClassVar[int]
+    JOIN_FIELD_NUMBER: _ClassVar[int]
+    SHOW_CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    DRAIN_SERVER_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_SERVER_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_LEADER_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    sender: str
+    timeout_ms: int
+    proposal: bytes
+    suspect_leader: SuspectLeader
+    join: Join
+    show_cluster: ShowCluster
+    drain_server: DrainServer
+    remove_server: RemoveServer
+    transfer_leader: TransferLeader
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., proposal: _Optional[bytes] = ..., suspect_leader: _Optional[_Union[SuspectLeader, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., show_cluster: _Optional[_Union[ShowCluster, _Mapping]] = ..., drain_server: _Optional[_Union[DrainServer, _Mapping]] = ..., remove_server: _Optional[_Union[RemoveServer, _Mapping]] = ..., transfer_leader: _Optional[_Union[TransferLeader, _Mapping]] = ...) -> None: ...
+
+class ControlReply(_message.Message):
+    __slots__ = ("outcome", "error", "cluster_id", "cluster", "done")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    outcome: Outcome
+    error: ControlError
+    cluster_id: str
+    cluster: ClusterPicture
+    done: str
+    def __init__(self, outcome: _Optional[_Union[Outcome, _Mapping]] = ..., error: _Optional[_Union[ControlError, _Mapping]] = ..., cluster_id: _Optional[str] = ..., cluster: _Optional[_Union[ClusterPicture, _Mapping]] = ..., done: _Optional[str] = ...) -> None: ...
+
+class ControlError(_message.Message):
+    __slots__ = ("kind", "text")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        TRY_AGAIN: _ClassVar[ControlError.Kind]
+        OUTCOME_UNKNOWN: _ClassVar[ControlError.Kind]
+        REFUSED: _ClassVar[ControlError.Kind]
+    TRY_AGAIN: ControlError.Kind
+    OUTCOME_UNKNOWN: ControlError.Kind
+    REFUSED: ControlError.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    kind: ControlError.Kind
+    text: str
+    def __init__(self, kind: _Optional[_Union[ControlError.Kind, str]] = ..., text: _Optional[str] = ...) -> None: ...
+
+class SuspectLeader(_message.Message):
+    __slots__ = ("stream_id", "partition", "leader_epoch", "reporter", "incarnation")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    LEADER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REPORTER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    stream_id: int
+    partition: int
+    leader_epoch: int
+    reporter: str
+    incarnation: str
+    def __init__(self, stream_id: _Optional[int] = ..., partition: _Optional[int] = ..., leader_epoch: _Optional[int] = ..., reporter: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+
+class Join(_message.Message):
+    __slots__ = ("server_id", "incarnation")
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    server_id: str
+    incarnation: str
+    def __init__(self, server_id: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+
+class ShowCluster(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DrainServer(_message.Message):
+    __slots__ = ("server_id",)
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    server_id: str
+    def __init__(self, server_id: _Optional[str] = ...) -> None: ...
+
+class RemoveServer(_message.Message):
+    __slots__ = ("server_id", "accept_loss")
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    server_id: str
+    accept_loss: bool
+    def __init__(self, server_id: _Optional[str] = ..., accept_loss: _Optional[bool] = ...) -> None: ...
+
+class TransferLeader(_message.Message):
+    __slots__ = ("server_id", "stream", "partition", "accept_loss")
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_LOSS_FIELD_NUMBER: _ClassVar[int]
+    server_id: str
+    stream: str
+    partition: int
+    accept_loss: bool
+    def __init__(self, server_id: _Optional[str] = ..., stream: _Optional[str] = ..., partition: _Optional[int] = ..., accept_loss: _Optional[bool] = ...) -> None: ...
+
+class ClusterPicture(_message.Message):
+    __slots__ = ("cluster_id", "metadata_leader", "term", "applied_index", "members", "partitions", "offline_partitions", "partitions_out_of_sync")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    METADATA_LEADER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    OFFLINE_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_OUT_OF_SYNC_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    metadata_leader: str
+    term: int
+    applied_index: int
+    members: _containers.RepeatedCompositeFieldContainer[MemberPicture]
+    partitions: int
+    offline_partitions: int
+    partitions_out_of_sync: int
+    def __init__(self, cluster_id: _Optional[str] = ..., metadata_leader: _Optional[str] = ..., term: _Optional[int] = ..., applied_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberPicture, _Mapping]]] = ..., partitions: _Optional[int] = ..., offline_partitions: _Optional[int] = ..., partitions_out_of_sync: _Optional[int] = ...) -> None: ...
+
+class MemberPicture(_message.Message):
+    __slots__ = ("server_id", "host", "port", "incarnation", "status", "voter", "member", "replicas", "leaderships", "in_sync", "silent_ms")
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    VOTER_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    LEADERSHIPS_FIELD_NUMBER: _ClassVar[int]
+    IN_SYNC_FIELD_NUMBER: _ClassVar[int]
+    SILENT_MS_FIELD_NUMBER: _ClassVar[int]
+    server_id: str
+    host: str
+    port: int
+    incarnation: str
+    status: str
+    voter: bool
+    member: bool
+    replicas: int
+    leaderships: int
+    in_sync: int
+    silent_ms: int
+    def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ..., status: _Optional[str] = ..., voter: _Optional[bool] = ..., member: _Optional[bool] = ..., replicas: _Optional[int] = ..., leaderships: _Optional[int] = ..., in_sync: _Optional[int] = ..., silent_ms: _Optional[int] = ...) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ("cluster_id", "server_id", "incarnation", "number")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    server_id: str
+    incarnation: str
+    number: int
+    def __init__(self, cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class HeartbeatReply(_message.Message):
+    __slots__ = ("cluster_id", "controller", "term", "number")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    controller: str
+    term: int
+    number: int
+    def __init__(self, cluster_id: _Optional[str] = ..., controller: _Optional[str] = ..., term: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+
+class Presence(_message.Message):
+    __slots__ = ("cluster_id", "server_id", "incarnation", "host", "port", "created_ns")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    cluster_id: str
+    server_id: str
+    incarnation: str
+    host: str
+    port: int
+    created_ns: int
+    def __init__(self, cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., created_ns: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,86 @@
+"""The records that metadata consists of, and what may become of a command."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from liftbridge.metadata.config import StreamConfig
+
+
+class ServerStatus(IntEnum):
+    """What the cluster expects of a server; numbers are those of internal.proto.
+
+    Only live servers become leaders or come into an ISR. A server in the consensus group that has no record yet is
+    joining.
+    """
+
+    LIVE = 0
+    DOWN = 1
+    DRAINING = 2
+    GONE = 3
+
+
+class RefusalReason(IntEnum):
+    """Why a command changed nothing. Numbers are stored: never reuse one."""
+
+    STREAM_EXISTS = 1
+    NO_SUCH_STREAM = 2
+    BAD_PLACEMENT = 3
+    UNKNOWN_COMMAND = 4
+    SERVER_REMOVED = 5
+    NO_SUCH_SERVER = 6
+    OTHER_START = 7
+    STILL_IN_USE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The command at this index changed nothing."""
+
+    reason: RefusalReason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The command at ``index`` took effect; of several changes, those that are ``accepted``."""
+
+    index: int
+    accepted: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """A server and its present start."""
+
+    server_id: str
+    host: str
+    port: int
+    incarnation: str
+    status: ServerStatus = ServerStatus.LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """One partition. Epochs are consensus indexes: of the last leader change, and of the last change of replicas, ISR or
+    leader. ``leader`` is "" while the partition is offline."""
+
+    replicas: tuple[str, ...]
+    isr: tuple[str, ...]
+    leader: str
+    leader_epoch: int
+    partition_epoch: int
+    paused: bool = False
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """One stream. ``stream_id`` is the index of its creation; a partition's ID is its place in ``partitions``."""
+
+    stream_id: int
+    name: str
+    subject: str
+    group: str
+    config: StreamConfig
+    creation_timestamp_ns: int
+    partitions: tuple[PartitionState, ...]
