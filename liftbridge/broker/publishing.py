@@ -7,7 +7,10 @@ a load-balance group goes through the transport, because there the group's membe
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 from google.protobuf.message import DecodeError
 
@@ -87,18 +90,16 @@ def enveloped(message: bytes, inbox: str) -> bytes:
 class SubjectMirror:
     """Publishes what was appended here to its subject, for everybody else."""
 
-    def __init__(self, transport: Transport, subject: str, inbox: str) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._subject = subject
-        self._tail = encode_text(_ACK_INBOX_TAG, inbox)
 
-    def publish(self, run: PendingRun) -> None:
-        tail = self._tail
-        payloads = [_ENVELOPE + message + tail for message in run.messages]
-        try:
-            self._transport.publish(self._subject, payloads, echo=False, deferrable=True)
-        except TransportError as error:
-            logger.error('subject "%s": %d stored messages not mirrored: %s', self._subject, len(payloads), error)
+    def publish(self, runs: Sequence[PendingRun]) -> None:
+        for subject, some in groupby(runs, attrgetter("subject")):
+            payloads = [_ENVELOPE + message + run.mirror_tail for run in some for message in run.messages]
+            try:
+                self._transport.publish(subject, payloads, echo=False, deferrable=True)
+            except TransportError as error:
+                logger.error('subject "%s": %d stored messages not mirrored: %s', subject, len(payloads), error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class Publishing:
 
     targets: TargetTable
     transport: Transport
+    mirror: SubjectMirror
     router: SubjectRouter
     clock: Clock
     inboxes: InboxNames
@@ -141,25 +143,25 @@ class Publishing:
                 raise error_of(refusal_of(ack))
         else:
             acks = SingleAck(target.acks, inbox, self.transport if request.ackInbox else None, refusals_as_acks=False)
-            self.append(target, run, acks, inbox)
+            lane = self.lane(target.local, target.subject, acks, inbox)
+            lane.submit(run)
+            self.append_attached(target, run, inbox)
             ack = await self._await_ack(acks.future, call)
         return api.PublishResponse(ack=ack if request.ackPolicy != ACK_NONE else None)
 
-    def append(self, target: Target, run: PublishRun, acks: AckSink, inbox: str) -> None:
-        """Appends to a target that is led here, and to what else listens on its subject here."""
-        assert target.local is not None
-        submit(target.local, run, target.subject, acks, self.mirror(target.subject, inbox))
-        self.append_attached(target, run, inbox)
+    def lane(self, local: LocalPartition, subject: str, acks: AckSink, inbox: str) -> "Lane":
+        """A way to a partition that is led here. A subject with wildcards isn't mirrored: nobody can publish to it."""
+        mirror = self.mirror if self.router.is_literal(subject) else None
+        return Lane(local, subject, acks, mirror, encode_text(_ACK_INBOX_TAG, inbox))
 
     def append_attached(self, target: Target, run: PublishRun, inbox: str) -> None:
         """Appends to what else listens on the target's subject here; its acks go to the inbox."""
         for other in target.attached:
-            extra = InboxAcks(self.transport, other.assignment.key.stream, other.assignment.base_subject, inbox)
-            submit(other, run, target.subject, extra, None)
+            self._attached_lane(other, target.subject, inbox).submit(run)
 
-    def mirror(self, subject: str, inbox: str) -> SubjectMirror | None:
-        """None for a subject with wildcards, which nobody can publish to."""
-        return SubjectMirror(self.transport, subject, inbox) if self.router.is_literal(subject) else None
+    def _attached_lane(self, other: LocalPartition, subject: str, inbox: str) -> "Lane":
+        acks = InboxAcks(self.transport, other.assignment.key.stream, other.assignment.base_subject, inbox)
+        return Lane(other, subject, acks, None, b"")
 
     async def _await_ack(self, future: "asyncio.Future[api.Ack]", call: CallContext) -> api.Ack:
         try:
@@ -229,32 +231,44 @@ class Publishing:
             self.transport if request.ackInbox else None,
             refusals_as_acks=True,
         )
-        submit(listeners[0], run, subject, acks, self.mirror(subject, inbox))
+        self.lane(listeners[0], subject, acks, inbox).submit(run)
         for other in listeners[1:]:
-            extra = InboxAcks(self.transport, other.assignment.key.stream, other.assignment.base_subject, inbox)
-            submit(other, run, subject, extra, None)
+            self._attached_lane(other, subject, inbox).submit(run)
         ack = await self._await_ack(acks.future, call)
         return api.PublishToSubjectResponse(ack=ack if request.ackPolicy != ACK_NONE else None)
 
 
-def submit(local: LocalPartition, run: PublishRun, subject: str, acks: AckSink, mirror: SubjectMirror | None) -> None:
-    """Hands a run to a partition that is led here."""
-    pending = PendingRun(
-        items=run.fields,
-        item_bytes=run.field_bytes,
-        subject=subject,
-        ack_policy=run.ack_policy,
-        expected_offset=run.expected_offset,
-        acks=acks,
-        correlation_ids=run.correlation_ids,
-        correlation_id_bytes=run.correlation_id_bytes,
-        mirror=mirror,
-        messages=run.messages,
-    )
-    if local.leader is None:
-        acks.refused(pending, Refusal(RefusalKind.NOT_LEADER, f"this server no longer leads {local.assignment.key}"))
-    else:
-        local.leader.submit(pending)
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One publisher's way to one partition that is led here: all that its runs there have in common."""
+
+    local: LocalPartition
+    subject: str
+    acks: AckSink
+    mirror: SubjectMirror | None
+    mirror_tail: bytes
+
+    def submit(self, run: PublishRun) -> None:
+        """Hands a run to the partition."""
+        pending = PendingRun(
+            items=run.fields,
+            item_bytes=run.field_bytes,
+            subject=self.subject,
+            ack_policy=run.ack_policy,
+            expected_offset=run.expected_offset,
+            acks=self.acks,
+            correlation_ids=run.correlation_ids,
+            correlation_id_bytes=run.correlation_id_bytes,
+            mirror=self.mirror,
+            mirror_tail=self.mirror_tail,
+            messages=run.messages,
+        )
+        leader = self.local.leader
+        if leader is not None:
+            leader.submit(pending)
+        else:
+            text = f"this server no longer leads {self.local.assignment.key}"
+            self.acks.refused(pending, Refusal(RefusalKind.NOT_LEADER, text))
 
 
 def _ack_receiver(future: "asyncio.Future[api.Ack]") -> DeliverySink:

@@ -2,17 +2,24 @@
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from liftbridge.broker.api import ResponseSink
-from liftbridge.broker.publishing import FINISH_TIMEOUT_S, Publishing, acks_in, enveloped, refusal_of
-from liftbridge.broker.targets import AckTarget, Target
+from liftbridge.broker.publishing import FINISH_TIMEOUT_S, Lane, Publishing, acks_in, enveloped, refusal_of
+from liftbridge.broker.targets import Target
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription
+from liftbridge.partition.manager import LocalPartition
 from liftbridge.partition.pending import ACK_NONE, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
-from liftbridge.protocol.acks import encode_error_response, encode_publish_responses
+from liftbridge.protocol.acks import (
+    encode_ack_texts,
+    encode_ack_times,
+    encode_error_response,
+    encode_publish_responses,
+)
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge.protocol.publish_requests import PublishRun, parse_publish_requests
+from liftbridge.protocol.publish_requests import PublishRun, RequestParser
 from liftbridge.protocol.record_batch import RECORD_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -38,14 +45,15 @@ class PublishSession:
         self._inbox_task: asyncio.Task[None] | None = None
         self._inbox_subscription: Subscription | None = None
         self._waiting_for_inbox: list[tuple[str, list[bytes]]] | None = None
-        self._acks: dict[AckTarget, _SessionAcks] = {}
+        self._parser = RequestParser()
+        self._lanes: dict[tuple[str, int], _SessionLane] = {}
         self._unanswered = 0
         self._answered = asyncio.Event()
         self._aborted = False
 
     def publish(self, framed: bytes) -> bool:
         overloaded = None
-        for run in parse_publish_requests(framed):
+        for run in self._parser.parse(framed):
             target = self._publishing.targets.find(run.stream, run.partition, run.ack_policy)
             refusal = self._publishing.refusal_for_size(run.longest_message_bytes)
             if isinstance(target, Refusal):
@@ -70,10 +78,16 @@ class PublishSession:
             self._publishing.append_attached(target, run, self._inbox)
             self._publish_over_transport(target.subject, [enveloped(message, self._inbox) for message in run.messages])
             return
-        acks = self._acks.get(target.acks)
-        if acks is None:
-            acks = self._acks[target.acks] = _SessionAcks(self, target.acks, self._inbox)
-        self._publishing.append(target, run, acks, self._inbox)
+        lane = self._lanes.get((run.stream, run.partition))
+        if lane is None or lane.target is not target:
+            lane = self._lanes[run.stream, run.partition] = self._open_lane(target, target.local)
+        lane.lane.submit(run)
+        if target.attached:
+            self._publishing.append_attached(target, run, self._inbox)
+
+    def _open_lane(self, target: Target, local: LocalPartition) -> "_SessionLane":
+        acks = _SessionAcks(self, target, self._inbox)
+        return _SessionLane(target, self._publishing.lane(local, target.subject, acks, self._inbox))
 
     def _publish_each(self, run: PublishRun, target: Target) -> None:
         """A run in which at least one message is too large: the others are not."""
@@ -102,14 +116,9 @@ class PublishSession:
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def answer_stored(
-        self, acks: AckTarget, run: PendingRun, base_offset: int, reception_ns: int, commit_ns: int
-    ) -> None:
-        """The run is stored."""
-        if run.ack_policy == ACK_NONE:
-            return
-        template = acks.template(run, self._inbox, reception_ns, commit_ns)
-        self._send(encode_publish_responses(template, run.correlation_ids, run.correlation_id_bytes, base_offset))
+    def answer_stored(self, run: PendingRun, ack_fields: bytes, base_offset: int) -> None:
+        """The run is stored. ``ack_fields`` is what its acks have in common."""
+        self._send(encode_publish_responses(ack_fields, run.correlation_ids, run.correlation_id_bytes, base_offset))
         self._count_answers(len(run.items))
 
     def answer_refused(self, run: PendingRun, refusal: Refusal) -> None:
@@ -182,16 +191,24 @@ class PublishSession:
             self._inbox_task = asyncio.get_running_loop().create_task(self._inbox_subscription.unsubscribe())
 
 
-class _SessionAcks:
-    """Answers the runs of one session to one stream."""
+class _SessionLane(NamedTuple):
+    """The session's way to a target; another target of the same name needs another one."""
 
-    def __init__(self, session: PublishSession, target: AckTarget, inbox: str) -> None:
+    target: Target
+    lane: Lane
+
+
+class _SessionAcks:
+    """Answers the runs of one session to one partition."""
+
+    def __init__(self, session: PublishSession, target: Target, inbox: str) -> None:
         self._session = session
-        self._target = target
-        self._inbox = inbox
+        self._texts = encode_ack_texts(target.acks.stream, target.acks.base_subject, target.subject, inbox)
 
     def stored(self, run: PendingRun, base_offset: int, reception_ns: int, commit_ns: int) -> None:
-        self._session.answer_stored(self._target, run, base_offset, reception_ns, commit_ns)
+        if run.ack_policy != ACK_NONE:
+            ack_fields = self._texts + encode_ack_times(run.ack_policy, reception_ns, commit_ns)
+            self._session.answer_stored(run, ack_fields, base_offset)
 
     def refused(self, run: PendingRun, refusal: Refusal) -> None:
         self._session.answer_refused(run, refusal)

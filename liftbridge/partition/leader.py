@@ -8,9 +8,11 @@ worker thread, and everything appended meanwhile shares the next sync (group com
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import attrgetter
 
 from liftbridge.clock import Clock
 from liftbridge.errors import StorageError
@@ -50,6 +52,19 @@ class _Appended:
     @property
     def end_offset(self) -> int:
         return self.base_offset + len(self.run.items)
+
+
+#: What runs must have in common to be encoded together.
+_SHAPE = attrgetter("subject", "reply", "lead", "item_bytes")
+
+
+def _place(runs: list[PendingRun], base_offset: int, reception_ns: int) -> list[_Appended]:
+    """Where the runs stand that were appended from ``base_offset`` on."""
+    appended = []
+    for run in runs:
+        appended.append(_Appended(run, base_offset, reception_ns))
+        base_offset += len(run.items)
+    return appended
 
 
 class PartitionLeader:
@@ -139,9 +154,9 @@ class PartitionLeader:
                 self._refuse(run, Refusal(RefusalKind.STORAGE, f"not stored: {error}"))
             return
         self._note_append(batches[-1], now_ns)
-        for run in runs:
-            if run.mirror is not None:
-                run.mirror.publish(run)
+        for mirror, mirrored in groupby(runs, attrgetter("mirror")):
+            if mirror is not None:
+                mirror.publish(list(mirrored))
         if self.settings.durability is Durability.SYNC:
             self._unsynced.extend(appended)
             self._unsynced_bytes += sum(len(batch.data) for batch in batches)
@@ -169,42 +184,41 @@ class PartitionLeader:
         self, runs: list[PendingRun], base_offset: int, now_ns: int
     ) -> tuple[list[RecordBatch], list[_Appended]]:
         batches: list[RecordBatch] = []
-        appended: list[_Appended] = []
         bodies: list[bytes] = []
         body_bytes = 0
         batch_base = offset = base_offset
-        trailers: dict[tuple[str, str], bytes] = {}
-        for run in runs:
-            trailer = trailers.get((run.subject, run.reply)) or self._trailer(run, now_ns)
-            trailers[run.subject, run.reply] = trailer
-            appended.append(_Appended(run, offset, now_ns))
-            for part in self._parts(run):
+        for shape, alike in groupby(runs, _SHAPE):
+            subject, reply, lead, item_bytes = shape
+            trailer = self._trailer(subject, reply, now_ns)
+            for items in self._pieces(list(alike)):
                 if bodies and (
                     body_bytes >= self.settings.batch_max_bytes
-                    or offset - batch_base + len(part.items) > self.settings.batch_max_messages
+                    or offset - batch_base + len(items) > self.settings.batch_max_messages
                 ):
                     batches.append(self._batch(bodies, batch_base, offset, now_ns))
                     bodies, body_bytes, batch_base = [], 0, offset
-                body = encode_records(part.items, part.item_bytes, base_offset=offset, trailer=trailer, lead=part.lead)
+                body = encode_records(items, item_bytes, base_offset=offset, trailer=trailer, lead=lead)
                 bodies.append(body)
                 body_bytes += len(body)
-                offset += len(part.items)
+                offset += len(items)
         batches.append(self._batch(bodies, batch_base, offset, now_ns))
-        return batches, appended
+        return batches, _place(runs, base_offset, now_ns)
 
-    def _parts(self, run: PendingRun) -> list[PendingRun]:
-        """The run in pieces that fit a batch."""
-        count = len(run.items)
+    def _pieces(self, runs: list[PendingRun]) -> list[Sequence[bytes]]:
+        """The items of runs of one shape, in pieces that fit a batch: publishers that send one message each are
+        encoded together."""
+        items = runs[0].items if len(runs) == 1 else list(chain.from_iterable(run.items for run in runs))
+        count = len(items)
         if count == 1:
-            return [run]
-        average = max(1, run.size_bytes() // count)
+            return [items]
+        average = max(1, sum(run.size_bytes() for run in runs) // count)
         step = max(1, min(self.settings.batch_max_messages, self.settings.batch_max_bytes // average))
-        return [run] if count <= step else [run.part(i, i + step) for i in range(0, count, step)]
+        return [items] if count <= step else [items[i : i + step] for i in range(0, count, step)]
 
-    def _trailer(self, run: PendingRun, now_ns: int) -> bytes:
+    def _trailer(self, subject: str, reply: str, now_ns: int) -> bytes:
         key = self.partition.key
         return encode_trailer(
-            timestamp_ns=now_ns, stream=key.stream, partition=key.partition, subject=run.subject, reply=run.reply
+            timestamp_ns=now_ns, stream=key.stream, partition=key.partition, subject=subject, reply=reply
         )
 
     def _batch(self, bodies: list[bytes], base_offset: int, end_offset: int, now_ns: int) -> RecordBatch:

@@ -26,8 +26,8 @@ class AckSink(Protocol):
 class Mirror(Protocol):
     """Lets the other subscribers of the subject have messages that were appended here without a detour over NATS."""
 
-    def publish(self, run: "PendingRun") -> None:
-        """Called after the append, once for each run, in order."""
+    def publish(self, runs: "Sequence[PendingRun]") -> None:
+        """Called after each append with the runs in it that have this mirror, in order."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class PendingRun:
 
     ``items`` are the publisher's fields of each record; ``lead`` stands before every one of them. ``item_bytes`` and
     ``correlation_id_bytes`` are lengths that all share, None when they differ. ``messages`` are the whole
-    ``Message``s for the mirror, empty when they came from NATS in the first place.
+    ``Message``s for the mirror, which puts ``mirror_tail`` behind each; empty when they came from NATS in the first place.
     """
 
     items: Sequence[bytes]
@@ -50,6 +50,7 @@ class PendingRun:
     correlation_ids: Sequence[bytes] = ()
     correlation_id_bytes: int | None = 0
     mirror: Mirror | None = None
+    mirror_tail: bytes = b""
     messages: Sequence[bytes] = ()
 
     @property
@@ -78,5 +79,6 @@ class PendingRun:
             correlation_ids=self.correlation_ids[start:stop],
             correlation_id_bytes=self.correlation_id_bytes,
             mirror=self.mirror,
+            mirror_tail=self.mirror_tail,
             messages=self.messages[start:stop],
         )

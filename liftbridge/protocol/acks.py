@@ -22,7 +22,7 @@ _OFFSET = b"\x20"
 
 @dataclass(slots=True)
 class AckTemplate:
-    """What the acks of one run have in common. Times are nanoseconds since the epoch."""
+    """What single acks are made from. Times are nanoseconds since the epoch."""
 
     stream: str
     partition_subject: str
@@ -31,15 +31,6 @@ class AckTemplate:
     ack_policy: int
     reception_timestamp_ns: int
     commit_timestamp_ns: int
-
-    def constant_fields(self) -> bytes:
-        """Every field of ``Ack`` but offset and correlation ID."""
-        return (
-            _texts(self.stream, self.partition_subject, self.message_subject, self.ack_inbox)
-            + encode_integer(0x38, self.ack_policy)
-            + encode_integer(0x40, self.reception_timestamp_ns)
-            + encode_integer(0x48, self.commit_timestamp_ns)
-        )
 
     def ack(self, offset: int, correlation_id: bytes, error: "api.Ack.Error" = api.Ack.OK) -> api.Ack:
         """One ack as a message."""
@@ -57,9 +48,8 @@ class AckTemplate:
         )
 
 
-@lru_cache(maxsize=1024)
-def _texts(stream: str, partition_subject: str, message_subject: str, ack_inbox: str) -> bytes:
-    """The same for all acks of a session and stream, so remembered."""
+def encode_ack_texts(stream: str, partition_subject: str, message_subject: str, ack_inbox: str) -> bytes:
+    """The fields of ``Ack`` that are the same for all of a session's messages to one subject."""
     return (
         encode_text(0x0A, stream)
         + encode_text(0x12, partition_subject)
@@ -68,11 +58,25 @@ def _texts(stream: str, partition_subject: str, message_subject: str, ack_inbox:
     )
 
 
+@lru_cache(maxsize=16)
+def encode_ack_times(ack_policy: int, reception_timestamp_ns: int, commit_timestamp_ns: int) -> bytes:
+    """The fields of ``Ack`` that are the same for all messages that were appended together. They stand behind the
+    texts; both together are every field but offset and correlation ID."""
+    return (
+        encode_integer(0x38, ack_policy)
+        + encode_integer(0x40, reception_timestamp_ns)
+        + encode_integer(0x48, commit_timestamp_ns)
+    )
+
+
 def encode_publish_responses(
-    template: AckTemplate, correlation_ids: Sequence[bytes], correlation_id_bytes: int | None, base_offset: int
+    constant: bytes, correlation_ids: Sequence[bytes], correlation_id_bytes: int | None, base_offset: int
 ) -> bytes:
-    """Framed PublishResponses for consecutive offsets from ``base_offset``, in order."""
-    constant = template.constant_fields()
+    """Framed PublishResponses for consecutive offsets from ``base_offset``, in order. ``constant`` are the fields of
+    :func:`encode_ack_texts` and :func:`encode_ack_times`."""
+    if len(correlation_ids) == 1:
+        (id_,) = correlation_ids
+        return _response_head(constant, len(id_), base_offset) + _correlation_id_twice(id_)
     if correlation_id_bytes is None:
         return b"".join(
             _response_head(constant, len(id_), offset) + _correlation_id_twice(id_)

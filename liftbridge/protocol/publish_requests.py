@@ -2,8 +2,9 @@
 
 The fields of ``PublishRequest`` have the same types as those of ``Message``, which the log stores and NATS carries, and
 differ only in their one-byte tags. So a request is turned into a message by writing other tags over its own, and
-where a client sends many requests of one layout back to back, that happens for all of them at once. Anything out of the
-ordinary (other layouts, unknown fields, text that isn't ASCII where it varies) goes through the protobuf library.
+where a client sends many requests of one layout back to back, that happens for all of them at once. A client that sends
+one at a time sends the same layout again and again, so it is remembered. Anything out of the ordinary (unknown fields,
+text that isn't ASCII where it varies) goes through the protobuf library.
 """
 
 import struct
@@ -28,6 +29,7 @@ from liftbridge.protocol.varint import decode_varint, encode_text
 
 #: Fewer messages of one layout than this aren't worth the search for more.
 _SHORTEST_RUN = 4
+_MAX_PATTERNS = 16
 
 # Tags of PublishRequest -> tags of Message: key, value, stream, partition, headers, ack inbox, correlation ID, ack
 # policy, expected offset.
@@ -58,28 +60,57 @@ class PublishRun:
     longest_message_bytes: int
 
 
+class RequestParser:
+    """Parses what one client sends, and remembers how its requests are laid out."""
+
+    def __init__(self) -> None:
+        self._patterns: dict[int, _Pattern] = {}
+        self._last_length = 0
+
+    def parse(self, framed: bytes) -> list[PublishRun]:
+        """Splits whole framed PublishRequests into runs, in order. Raises ProtocolError for bytes that aren't."""
+        runs: list[PublishRun] = []
+        singles: list[_Request] = []
+        position = 0
+        while position < len(framed):
+            length = _frame_length(framed, position)
+            stride = RECORD_PREFIX_BYTES + length
+            limit = (len(framed) - position) // stride
+            if limit >= _SHORTEST_RUN:
+                count = count_repeats(framed, position, stride, range(RECORD_PREFIX_BYTES), limit)
+                run, count = _parse_run(framed, position, length, count) if count >= _SHORTEST_RUN else (None, 1)
+                if run is not None:
+                    _add_singles(runs, singles)
+                    runs.append(run)
+                    position += count * stride
+                    continue
+            singles.append(self._parse_one(framed[position + RECORD_PREFIX_BYTES : position + stride]))
+            position += stride
+        _add_singles(runs, singles)
+        return runs
+
+    def _parse_one(self, data: bytes) -> "_Request":
+        pattern = self._patterns.get(len(data))
+        request = pattern.split(data) if pattern is not None else None
+        if request is None:
+            self._learn(data)
+            request = _split_request(data) or _request_of(_parse_request(data))
+        return request
+
+    def _learn(self, data: bytes) -> None:
+        """Remembers the layout of a request whose length came twice in a row."""
+        if len(data) == self._last_length:
+            if len(self._patterns) >= _MAX_PATTERNS:
+                self._patterns.clear()
+            pattern = _find_pattern(data)
+            if pattern is not None:
+                self._patterns[len(data)] = pattern
+        self._last_length = len(data)
+
+
 def parse_publish_requests(framed: bytes) -> list[PublishRun]:
-    """Splits whole framed PublishRequests into runs, in order. Raises ProtocolError for bytes that aren't."""
-    runs: list[PublishRun] = []
-    singles: list[_Request] = []
-    position = 0
-    while position < len(framed):
-        length = _frame_length(framed, position)
-        stride = RECORD_PREFIX_BYTES + length
-        limit = (len(framed) - position) // stride
-        if limit >= _SHORTEST_RUN:
-            count = count_repeats(framed, position, stride, range(RECORD_PREFIX_BYTES), limit)
-            run, count = _parse_run(framed, position, length, count) if count >= _SHORTEST_RUN else (None, 1)
-            if run is not None:
-                _add_singles(runs, singles)
-                runs.append(run)
-                position += count * stride
-                continue
-        data = framed[position + RECORD_PREFIX_BYTES : position + stride]
-        singles.append(_split_request(data) or _request_of(_parse_request(data)))
-        position += stride
-    _add_singles(runs, singles)
-    return runs
+    """Like :meth:`RequestParser.parse`, for requests that stand alone."""
+    return RequestParser().parse(framed)
 
 
 def _frame_length(framed: bytes, position: int) -> int:
@@ -223,6 +254,59 @@ def _stored_columns(block: bytearray, stride: int, stored: list[tuple[int, int]]
 # --- one request at a time --------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """Requests of one length that differ only in what they carry. Places are relative to the request.
+
+    ``fixed`` are the ranges that must be equal, with their bytes; ``tags`` what to write over the tags.
+    """
+
+    route: "_Route"
+    fixed: list[tuple[int, int, bytes]]
+    tags: list[tuple[int, int]]
+    stored: list[tuple[int, int]]
+    correlation_id: tuple[int, int]
+
+    def split(self, data: bytes) -> "_Request | None":
+        """The parts of a request of the pattern's length, None if it isn't laid out like that."""
+        for start, end, expected in self.fixed:
+            if data[start:end] != expected:
+                return None
+        start, end = self.correlation_id
+        correlation_id = data[start:end]
+        if not correlation_id.isascii():
+            return None
+        block = bytearray(data)
+        for position, tag in self.tags:
+            block[position] = tag
+        message = bytes(block)
+        if len(self.stored) == 1:
+            start, end = self.stored[0]
+            fields = message[start:end]
+        else:
+            fields = b"".join([message[start:end] for start, end in self.stored])
+        return _Request(self.route, fields, message, correlation_id)
+
+
+def _find_pattern(data: bytes) -> _Pattern | None:
+    framed = bytes(RECORD_PREFIX_BYTES) + data
+    layout = _find_layout(framed, RECORD_PREFIX_BYTES, len(data))
+    if layout is None:
+        return None
+    shift = RECORD_PREFIX_BYTES
+    ranges: list[tuple[int, int]] = []
+    for position in layout.fixed:
+        _extend(ranges, position - shift, position - shift + 1)
+    start, end = layout.correlation_id
+    return _Pattern(
+        route=_request_of(_parse_request(data)).route,
+        fixed=[(start, end, data[start:end]) for start, end in ranges],
+        tags=[(position - shift, tag) for position, tag in layout.tags],
+        stored=[(start - shift, end - shift) for start, end in layout.stored],
+        correlation_id=(start - shift, end - shift) if end else (0, 0),
+    )
+
+
 class _Route(NamedTuple):
     """What requests must have in common to stand in one run."""
 
@@ -304,6 +388,10 @@ def _request_of(request: api.PublishRequest) -> _Request:
 
 def _add_singles(runs: list[PublishRun], singles: list[_Request]) -> None:
     """Turns single requests into runs of those that stand together and go the same way; empties ``singles``."""
+    if len(singles) == 1:
+        runs.append(_run_of_one(singles[0]))
+        singles.clear()
+        return
     start = 0
     for i in range(1, len(singles) + 1):
         if i == len(singles) or singles[i].route != singles[start].route:
@@ -313,6 +401,8 @@ def _add_singles(runs: list[PublishRun], singles: list[_Request]) -> None:
 
 
 def _run_of(requests: Sequence[_Request]) -> PublishRun:
+    if len(requests) == 1:
+        return _run_of_one(requests[0])
     fields = [request.fields for request in requests]
     messages = [request.message for request in requests]
     correlation_ids = [request.correlation_id for request in requests]
@@ -327,9 +417,14 @@ def _run_of(requests: Sequence[_Request]) -> PublishRun:
     )
 
 
+def _run_of_one(request: _Request) -> PublishRun:
+    route, fields, message, correlation_id = request
+    return PublishRun(*route, [fields], len(fields), [message], [correlation_id], len(correlation_id), len(message))
+
+
 def run_of_request(request: api.PublishRequest) -> PublishRun:
     """The run that one request makes."""
-    return _run_of([_request_of(request)])
+    return _run_of_one(_request_of(request))
 
 
 def common_length(items: Sequence[bytes]) -> int | None:

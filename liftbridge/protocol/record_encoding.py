@@ -7,6 +7,7 @@ offsets are filled in by writing whole columns of bytes.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from liftbridge.protocol.record_batch import (
     MAX_OFFSET,
@@ -34,9 +35,13 @@ _NEXT_BYTES = bytes((i >> 7) | 0x80 for i in range(PERIOD))
 def encode_trailer(*, timestamp_ns: int, stream: str, partition: int, subject: str, reply: str) -> bytes:
     """The fields that the leader adds to every record, behind the publisher's. The reserved headers come last, so that
     they win over headers of the same names that a publisher set."""
+    return encode_integer(0x20, timestamp_ns) + _origin(stream, partition, subject, reply)
+
+
+@lru_cache(maxsize=256)
+def _origin(stream: str, partition: int, subject: str, reply: str) -> bytes:
     return b"".join(
         (
-            encode_integer(0x20, timestamp_ns),
             encode_text(0x2A, stream),
             encode_integer(0x30, partition),
             encode_text(0x3A, subject),

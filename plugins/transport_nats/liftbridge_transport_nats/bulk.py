@@ -213,7 +213,12 @@ class BulkConnection:
             self._flush_scheduled = True
             loop.call_soon(self.flush_now)
         elif self._flush_timer is None:
-            self._flush_timer = loop.call_later(DEFER_S, self.flush_now)
+            self._flush_timer = loop.call_later(DEFER_S, self._flush_deferred)
+
+    def _flush_deferred(self) -> None:
+        """A timer that was overtaken by a flush runs out all the same: another one would cost more than it saves."""
+        self._flush_timer = None
+        self.flush_now()
 
     @property
     def buffered_bytes(self) -> int:
@@ -223,9 +228,6 @@ class BulkConnection:
     def flush_now(self) -> None:
         """Writes what nats-py and we have pending. While disconnected it stays, and nats-py sends it afterwards."""
         self._flush_scheduled = False
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
         client = self._client
         if client.is_connected and client._pending:
             pending, client._pending = client._pending, []

@@ -102,7 +102,8 @@ class NatsTransport(Transport):
 
     @property
     def max_payload_bytes(self) -> int:
-        return min(self._connection(echo=echo).client.max_payload for echo in (True, False))
+        main, data = self._connection(echo=True), self._connection(echo=False)
+        return min(main.client.max_payload, data.client.max_payload)
 
     def publish(
         self,

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liftbridge.errors import ProtocolError
-from liftbridge.protocol.acks import AckTemplate, encode_publish_responses
+from liftbridge.protocol.acks import AckTemplate, encode_ack_texts, encode_ack_times, encode_publish_responses
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge.protocol.publish_requests import parse_publish_requests
+from liftbridge.protocol.publish_requests import PublishRun, RequestParser, parse_publish_requests
 from liftbridge.protocol.record_batch import decode_batch, encode_batch, iter_bodies, iter_records
 from liftbridge.protocol.record_encoding import encode_records, encode_trailer
 
@@ -41,14 +41,14 @@ def messages_in(data: bytes) -> list[bytes]:
     return found
 
 
-@given(st.lists(st.tuples(requests, st.integers(1, 9)), max_size=6))
-def test_every_request_is_in_a_run_with_its_fields(shapes) -> None:
-    sent = [request for request, count in shapes for _ in range(count)]
+def assert_same(sent: list[api.PublishRequest], runs: list[PublishRun]) -> None:
+    """The runs hold just what was sent, in order."""
     received = []
-    for run in parse_publish_requests(framed(sent)):
+    for run in runs:
         for fields, message, id_ in zip(run.fields, run.messages, run.correlation_ids, strict=True):
             stored, mirrored = api.Message.FromString(fields), api.Message.FromString(message)
             assert run.field_bytes in (None, len(fields))
+            assert run.correlation_id_bytes in (None, len(id_))
             assert run.longest_message_bytes >= len(fields)
             received.append((run, stored, mirrored, id_.decode()))
     assert len(received) == len(sent)
@@ -61,6 +61,20 @@ def test_every_request_is_in_a_run_with_its_fields(shapes) -> None:
         assert (stored.stream, stored.correlationId, stored.ackPolicy) == ("", "", 0)
         assert (mirrored.value, mirrored.correlationId) == (request.value, request.correlationId)
         assert mirrored.ackPolicy == request.ackPolicy
+
+
+@given(st.lists(st.tuples(requests, st.integers(1, 9)), max_size=6))
+def test_every_request_is_in_a_run_with_its_fields(shapes: list[tuple[api.PublishRequest, int]]) -> None:
+    sent = [request for request, count in shapes for _ in range(count)]
+    assert_same(sent, parse_publish_requests(framed(sent)))
+
+
+@given(st.lists(requests, min_size=1, max_size=4), st.lists(st.integers(0, 3), max_size=12))
+def test_remembered_layout_is_never_taken_for_another(some: list[api.PublishRequest], order: list[int]) -> None:
+    parser = RequestParser()
+    for number in order:
+        request = some[number % len(some)]
+        assert_same([request], parser.parse(framed([request])))
 
 
 @given(st.binary(max_size=60))
@@ -86,7 +100,8 @@ def test_records_and_acks_have_consecutive_offsets_across_every_border(items: li
         assert dict(message.headers) == {"subject": b"subj", "reply": b"r"}
     ids = [b"%03d" % i if length is not None else b"i" * i for i in range(len(items))]
     template = AckTemplate("s", "subj", "subj.2", "inbox", 1, 5, 6)
-    answers = encode_publish_responses(template, ids, 3 if length is not None else None, base)
+    constant = encode_ack_texts("s", "subj", "subj.2", "inbox") + encode_ack_times(1, 5, 6)
+    answers = encode_publish_responses(constant, ids, 3 if length is not None else None, base)
     for offset, (id_, data) in enumerate(zip(ids, messages_in(answers), strict=True), base):
         answer = api.PublishResponse.FromString(data)
         assert answer.ack == template.ack(offset, id_)

@@ -1,20 +1,32 @@
 """Header blocks: decoding and the rules for requests (RFC 9113, section 8), and encoding of what we answer.
 
-Decoding goes through the ``hpack`` library. A block that left the dynamic table as it was means the same the next time,
-until the table changes; clients repeat themselves, so such blocks are remembered. Answers use only the static table and
-literals, so encoding has no state.
+The tables and the Huffman code are those of the ``hpack`` library. The loop over a block is ours: the library's logs,
+wraps and measures each field, which together cost more than everything else that happens to a call. Answers use only
+the static table and literals, so encoding has no state.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
-from hpack import Decoder, HPACKError, InvalidTableIndex, OversizedHeaderListError
+from hpack import HPACKError, InvalidTableIndex
+from hpack.huffman_table import decode_huffman
+from hpack.table import HeaderTable, table_entry_size
 
 from liftbridge_endpoint_grpc.http2.frames import ConnectionFault, ErrorCode
 
 _CONNECTION_HEADERS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 _REQUIRED_PSEUDO = (b":method", b":scheme", b":path")
-_REMEMBERED_BLOCKS = 64
+_MAX_TABLE_BYTES = HeaderTable.DEFAULT_SIZE
+#: RFC 7541, section 6: how a field's representation begins, and the bits of its first byte that hold a number.
+_INDEXED, _INDEXED_BITS = 0x80, 0x7F
+_ADDED, _ADDED_BITS = 0x40, 0x3F
+_TABLE_SIZE, _TABLE_SIZE_BITS = 0x20, 0x1F
+_LITERAL_BITS = 0x0F
+_HUFFMAN, _LENGTH_BITS = 0x80, 0x7F
+_MAX_INTEGER_BITS = 28
+#: Clients use few names, so what is wrong with each is found out once; long ones aren't worth the memory.
+_REMEMBERED_NAME_BYTES = 64
 
 Header = tuple[bytes, bytes]
 
@@ -23,32 +35,84 @@ class HeaderDecoder:
     """The receiving side of one connection's header compression."""
 
     def __init__(self, max_list_bytes: int) -> None:
-        self._decoder = Decoder(max_header_list_size=max_list_bytes)
-        self._remembered: dict[bytes, list[Header]] = {}
+        self._max_list_bytes = max_list_bytes
+        self._table = HeaderTable()
 
     def decode(self, block: bytes) -> list[Header]:
         """The headers of a block. Raises ConnectionFault: after a bad block the table can't be trusted."""
-        headers = self._remembered.get(block)
-        if headers is not None:
-            return headers
-        before = self._table_state()  # holds on to the newest entry, so that no other one can be taken for it
         try:
-            headers = [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
-        except OversizedHeaderListError as error:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"header list too large: {error}") from None
-        except (HPACKError, InvalidTableIndex, UnicodeDecodeError, IndexError) as error:
-            raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"bad header block: {error}") from None
-        after = self._table_state()
-        if after[0] is not before[0] or after[1:] != before[1:]:
-            self._remembered.clear()
-        elif len(self._remembered) < _REMEMBERED_BLOCKS:
-            self._remembered[block] = headers
+            return self._decode(block)
+        except (HPACKError, InvalidTableIndex, IndexError) as error:
+            raise _bad_block(str(error) or "it is cut short") from None
+
+    def _decode(self, block: bytes) -> list[Header]:
+        headers: list[Header] = []
+        list_bytes = position = 0
+        while position < len(block):
+            first = block[position]
+            if first >= _INDEXED:
+                index, position = _integer(block, position, _INDEXED_BITS)
+                header = self._table.get_by_index(index)
+            elif first >= _ADDED:
+                header, position = self._literal(block, position, _ADDED_BITS)
+                self._table.add(*header)
+            elif first >= _TABLE_SIZE:
+                position = self._resize(block, position, first_of_block=not headers)
+                continue
+            else:
+                header, position = self._literal(block, position, _LITERAL_BITS)
+            list_bytes += table_entry_size(*header)
+            if list_bytes > self._max_list_bytes:
+                raise ConnectionFault(
+                    ErrorCode.ENHANCE_YOUR_CALM, f"a header list of more than {self._max_list_bytes} bytes"
+                )
+            headers.append(header)
         return headers
 
-    def _table_state(self) -> tuple[object, int, int]:
-        table = self._decoder.header_table
-        entries = table.dynamic_entries
-        return entries[0] if entries else None, len(entries), table.maxsize
+    def _literal(self, block: bytes, position: int, bits: int) -> tuple[Header, int]:
+        index, position = _integer(block, position, bits)
+        if index:
+            name = self._table.get_by_index(index)[0]
+        else:
+            name, position = _string(block, position)
+        value, position = _string(block, position)
+        return (name, value), position
+
+    def _resize(self, block: bytes, position: int, *, first_of_block: bool) -> int:
+        size, position = _integer(block, position, _TABLE_SIZE_BITS)
+        if not first_of_block or size > _MAX_TABLE_BYTES:
+            raise _bad_block(f"a table size update to {size}, or behind the block's first field")
+        self._table.maxsize = size
+        return position
+
+
+def _bad_block(reason: str) -> ConnectionFault:
+    return ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"bad header block: {reason}")
+
+
+def _integer(block: bytes, position: int, bits: int) -> tuple[int, int]:
+    """The number in the low ``bits`` of a byte and, if those are all set, in the bytes behind it."""
+    value = block[position] & bits
+    position += 1
+    if value < bits:
+        return value, position
+    for shift in range(0, _MAX_INTEGER_BITS, 7):
+        byte = block[position]
+        position += 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _bad_block("an integer of too many bytes")
+
+
+def _string(block: bytes, position: int) -> tuple[bytes, int]:
+    coded = block[position]
+    length, position = _integer(block, position, _LENGTH_BITS)
+    end = position + length
+    if end > len(block):
+        raise _bad_block("a string is longer than the block")
+    data = block[position:end]
+    return (decode_huffman(data) if coded & _HUFFMAN else data), end
 
 
 def request_problem(headers: list[Header]) -> str | None:
@@ -83,9 +147,16 @@ def trailer_problem(headers: list[Header]) -> str | None:
 
 
 def _field_problem(name: bytes, value: bytes) -> str | None:
+    if name == b"te":
+        return None if value == b"trailers" else f"header {name!r} belongs to a connection"
+    return _name_problem(name) if len(name) <= _REMEMBERED_NAME_BYTES else _name_problem.__wrapped__(name)
+
+
+@lru_cache(maxsize=256)
+def _name_problem(name: bytes) -> str | None:
     if name != name.lower() or not name:
         return f"header name {name!r} is not lower case"
-    if name in _CONNECTION_HEADERS or (name == b"te" and value != b"trailers"):
+    if name in _CONNECTION_HEADERS:
         return f"header {name!r} belongs to a connection"
     return None
 
