@@ -218,7 +218,6 @@ class Server:
             transport=parts.transport,
             mirror=SubjectMirror(parts.transport),
             router=parts.router,
-            clock=self._clock,
             inboxes=InboxNames(self._namespace),
             max_message_bytes=self._settings["clustering.replication.max.bytes"],
         )

@@ -17,8 +17,8 @@ from liftbridge.protocol.generated import api_pb2 as api
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """Who calls and for how long. ``deadline_ns`` is on the monotonic clock, None when the client set none;
-    ``identity`` is the verified name of the client's certificate, "" without one."""
+    """Who calls and for how long. ``deadline_ns`` is on the monotonic clock, None when the client set none; the endpoint
+    cancels what runs longer. ``identity`` is the verified name of the client's certificate, "" without one."""
 
     peer: str = ""
     identity: str = ""

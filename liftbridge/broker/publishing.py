@@ -8,7 +8,7 @@ a load-balance group goes through the transport, because there the group's membe
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 
@@ -17,7 +17,6 @@ from google.protobuf.message import DecodeError
 from liftbridge.broker.api import CallContext
 from liftbridge.broker.inboxes import InboxNames
 from liftbridge.broker.targets import AckTarget, Target, TargetTable
-from liftbridge.clock import Clock
 from liftbridge.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -40,7 +39,7 @@ from liftbridge.partition.pending import ACK_NONE, AckSink, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.envelope import HEADER_BYTES, MessageType, envelope_header, open_envelope
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge.protocol.publish_requests import PublishRun, run_of_request
+from liftbridge.protocol.publish_requests import PublishRun, RequestParser
 from liftbridge.protocol.varint import encode_text
 
 logger = logging.getLogger(__name__)
@@ -110,9 +109,10 @@ class Publishing:
     transport: Transport
     mirror: SubjectMirror
     router: SubjectRouter
-    clock: Clock
     inboxes: InboxNames
     max_message_bytes: int
+    #: For the single calls of all clients.
+    parser: RequestParser = field(default_factory=RequestParser)
 
     def refusal_for_size(self, message_bytes: int) -> Refusal | None:
         """Whether a message with its envelope is more than the cluster or the transport carries."""
@@ -129,7 +129,7 @@ class Publishing:
         target = self.targets.find(request.stream, request.partition, request.ackPolicy)
         if isinstance(target, Refusal):
             raise error_of(target)
-        run = run_of_request(request)
+        run = self.parser.run_of(request)
         refusal = self.refusal_for_size(run.longest_message_bytes)
         if refusal is not None:
             raise error_of(refusal)
@@ -164,15 +164,12 @@ class Publishing:
         return Lane(other, subject, acks, None, b"")
 
     async def _await_ack(self, future: "asyncio.Future[api.Ack]", call: CallContext) -> api.Ack:
+        if call.deadline_ns is not None:
+            return await future  # the endpoint ends the call in time
         try:
-            return await asyncio.wait_for(future, self._remaining_s(call))
+            return await asyncio.wait_for(future, FINISH_TIMEOUT_S)
         except TimeoutError:
             raise DeadlineExceeded("no ack in time; the message may be stored") from None
-
-    def _remaining_s(self, call: CallContext) -> float:
-        if call.deadline_ns is None:
-            return FINISH_TIMEOUT_S
-        return max(0.0, (call.deadline_ns - self.clock.monotonic_ns()) / 1e9)
 
     async def _publish_over_transport(
         self, subject: str, payload: bytes, inbox: str, ack_policy: int, call: CallContext
@@ -205,7 +202,7 @@ class Publishing:
             raise InvalidRequest(f"Subject is invalid: {problem}")
         if not self.router.is_literal(subject):
             raise InvalidRequest(f'Subject is invalid: "{subject}" has wildcards')
-        run = run_of_request(
+        run = self.parser.run_of(
             api.PublishRequest(
                 key=request.key,
                 value=request.value,

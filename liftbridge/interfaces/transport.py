@@ -64,7 +64,7 @@ class Transport(ABC):
         deferrable: bool = False,
     ) -> None:
         """Hands messages over, in order; messages with the same ``echo`` keep the order of their calls. ``deferrable``
-        ones may be held back for about a millisecond, to be sent together with others.
+        ones may be held back for a few milliseconds, to be sent together with others.
 
         Returns before they are sent. Raises :class:`~liftbridge.errors.TransportClosed` when the buffer is full
         (nothing of the call was taken), :class:`~liftbridge.errors.PayloadTooLarge` or, for a subject that

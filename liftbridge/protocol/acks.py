@@ -7,6 +7,7 @@ and the offsets are written in columns, as in :mod:`liftbridge.protocol.record_e
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 from liftbridge.protocol.envelope import MessageType, envelope_header
 from liftbridge.protocol.generated import api_pb2 as api
@@ -41,7 +42,7 @@ class AckTemplate:
             offset=offset,
             ackInbox=self.ack_inbox,
             correlationId=correlation_id.decode(),
-            ackPolicy=api.AckPolicy.Name(self.ack_policy) if self.ack_policy in api.AckPolicy.values() else None,
+            ackPolicy=cast("api.AckPolicy", self.ack_policy),  # an unknown one is given back as it came
             receptionTimestamp=self.reception_timestamp_ns,
             commitTimestamp=self.commit_timestamp_ns,
             ackError=error,

@@ -89,6 +89,10 @@ class RequestParser:
         _add_singles(runs, singles)
         return runs
 
+    def run_of(self, request: api.PublishRequest) -> PublishRun:
+        """The run that one request makes."""
+        return _run_of_one(self._parse_one(request.SerializeToString()))
+
     def _parse_one(self, data: bytes) -> "_Request":
         pattern = self._patterns.get(len(data))
         request = pattern.split(data) if pattern is not None else None
@@ -420,11 +424,6 @@ def _run_of(requests: Sequence[_Request]) -> PublishRun:
 def _run_of_one(request: _Request) -> PublishRun:
     route, fields, message, correlation_id = request
     return PublishRun(*route, [fields], len(fields), [message], [correlation_id], len(correlation_id), len(message))
-
-
-def run_of_request(request: api.PublishRequest) -> PublishRun:
-    """The run that one request makes."""
-    return _run_of_one(_request_of(request))
 
 
 def common_length(items: Sequence[bytes]) -> int | None:

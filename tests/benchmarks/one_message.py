@@ -153,7 +153,7 @@ async def measure(server: Server, method: str, client_count: int, *, profile: bo
     took_s = time.perf_counter() - began
     profiler.disable()
     if profile:
-        pstats.Stats(profiler).sort_stats("tottime").print_stats(45)
+        pstats.Stats(profiler).sort_stats("tottime").print_stats(60)
     for client in clients:
         client.connection.connection_lost(None)
     count = rounds * client_count

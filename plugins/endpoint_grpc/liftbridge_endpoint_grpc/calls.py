@@ -16,12 +16,14 @@ from liftbridge.broker.api import BrokerApi, CallContext, PublishSession, UnaryH
 from liftbridge.errors import DeadlineExceeded, InternalError, LiftbridgeError, ProtocolError, Status
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge_endpoint_grpc.framing import EMPTY_MESSAGE, PREFIX_BYTES, MessageReader, frame_message
-from liftbridge_endpoint_grpc.status import RESPONSE_HEADERS, trailers, trailers_only
+from liftbridge_endpoint_grpc.status import OK_TRAILERS, RESPONSE_HEADERS, trailers, trailers_only
 
 logger = logging.getLogger(__name__)
 
 #: Bytes of answers that may wait for a client before it isn't read any more.
 _MAX_WAITING_BYTES = 1024 * 1024
+#: Credit is given back in steps, much smaller than a stream's window.
+_CREDIT_STEP_BYTES = 64 * 1024
 #: What one read from a subscription asks for.
 _READ_BYTES = 256 * 1024
 
@@ -31,6 +33,7 @@ class StreamWriter(Protocol):
 
     def send_headers(self, block: bytes, *, end_stream: bool = False) -> None: ...
     def send_data(self, data: bytes) -> None: ...
+    def send_response(self, headers: bytes, data: bytes, trailers: bytes) -> None: ...
     def waiting_bytes(self) -> int: ...
     def give_credit(self, flow_bytes: int) -> None: ...
 
@@ -181,8 +184,9 @@ class UnaryCall(SingleRequestCall):
 
     async def answer(self) -> None:
         response = await self.bounded(self._handler(self.parse(), self.context))
-        self.send(frame_message(response.SerializeToString()))
-        self.end()
+        if not self.ended:
+            self.ended = True
+            self.writer.send_response(RESPONSE_HEADERS, frame_message(response.SerializeToString()), OK_TRAILERS)
 
     def parse(self) -> Any:
         """The request."""
@@ -219,7 +223,8 @@ class PublishCall(Call):
         except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
             self._abort(error)
         self._held_credit_bytes += flow_bytes
-        self._give_credit()
+        if self._held_credit_bytes >= _CREDIT_STEP_BYTES:
+            self._give_credit()
 
     def resume(self) -> None:
         """The session takes more again."""

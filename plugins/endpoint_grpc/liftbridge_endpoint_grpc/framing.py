@@ -36,7 +36,10 @@ class MessageReader:
     def feed(self, data: bytes) -> bytes:
         """The messages that are whole now. Raises the error that ends the call: a message too large, or compressed in
         a way that wasn't announced."""
-        if self._partial:
+        if not self._partial and data[:1] == b"\0" and len(data) - PREFIX_BYTES <= self._max_message_bytes:
+            if int.from_bytes(data[1:PREFIX_BYTES], "big") == len(data) - PREFIX_BYTES:
+                return data
+        elif self._partial:
             self._partial.append(data)
             self._partial_bytes += len(data)
             if self._partial_bytes < self._needed_bytes:

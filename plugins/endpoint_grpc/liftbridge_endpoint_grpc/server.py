@@ -148,6 +148,11 @@ class _Stream:
         self._connection.http2.send_data(self._stream_id, data)
         self._connection.flush_soon()
 
+    def send_response(self, headers: bytes, data: bytes, trailers: bytes) -> None:
+        self._connection.http2.send_response(self._stream_id, headers, data, trailers)
+        self._connection.flush_soon()
+        self._connection.forget(self._stream_id)
+
     def waiting_bytes(self) -> int:
         return self._connection.http2.waiting_bytes(self._stream_id) + self._connection.unsent_bytes()
 

@@ -1,6 +1,8 @@
 """How gRPC says things in headers: outcomes, time-outs, requests."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import quote
 
 from liftbridge.errors import Status
@@ -43,7 +45,7 @@ class CallHeaders:
     path: str
     encoding: str
     timeout_ns: int | None
-    metadata: dict[str, str]
+    metadata: Mapping[str, str]
 
 
 def parse_call(headers: list[Header]) -> CallHeaders | None:
@@ -59,12 +61,32 @@ def parse_call(headers: list[Header]) -> CallHeaders | None:
         path=values[b":path"].decode("latin-1"),
         encoding=values.get(b"grpc-encoding", b"identity").decode("latin-1"),
         timeout_ns=None if timeout is None else parse_timeout(timeout.decode("latin-1")),
-        metadata={
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in headers
-            if not name.startswith((b":", b"grpc-"))
-        },
+        metadata=Metadata(headers),
     )
+
+
+class Metadata(Mapping[str, str]):
+    """A call's own headers, decoded when somebody asks for them: few handlers do."""
+
+    def __init__(self, headers: Sequence[Header]) -> None:
+        self._headers = headers
+
+    @cached_property
+    def _decoded(self) -> dict[str, str]:
+        return {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in self._headers
+            if not name.startswith((b":", b"grpc-"))
+        }
+
+    def __getitem__(self, name: str) -> str:
+        return self._decoded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decoded)
+
+    def __len__(self) -> int:
+        return len(self._decoded)
 
 
 def parse_timeout(text: str) -> int:

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 READ_BYTES = 256 * 1024
 
 #: How long a publish that can wait does, and how many waiting bytes end the wait.
-DEFER_S = 0.001
+DEFER_S = 0.002
 DEFER_BYTES = 16 * 1024
 
 _NEWEST_TESTED = "2.16"

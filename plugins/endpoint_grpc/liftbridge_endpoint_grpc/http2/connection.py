@@ -187,7 +187,10 @@ class Http2Connection:
         pieces: list[bytes] = []
         total = 0
         header_tail = data[position + 3 : position + FRAME_HEADER_BYTES]
-        while True:
+        if position + FRAME_HEADER_BYTES + length == len(data):
+            pieces.append(data[position + FRAME_HEADER_BYTES :])
+            total, position = length, len(data)
+        while position < len(data):
             stride = FRAME_HEADER_BYTES + length
             complete = (len(data) - position) // stride
             if complete > 1:
@@ -525,11 +528,49 @@ class Http2Connection:
         stream = self._streams.get(stream_id)
         if stream is None or stream.local_ended or stream.end_queued:
             return
+        size = len(data)
+        if not stream.output_bytes and 0 < size <= self._room_for_frame(stream) and not end_stream:
+            stream.send_window -= size
+            self._send_window -= size
+            self._output += (FRAME_HEADER.pack(size << 8 | _DATA_WORD, 0, stream_id), data)
+            return
         stream.end_queued = end_stream
         if data:
             stream.output.append(memoryview(data))
-            stream.output_bytes += len(data)
+            stream.output_bytes += size
         self._send_waiting(stream)
+
+    def _room_for_frame(self, stream: _Stream) -> int:
+        """The largest data that can go out at once, in one frame."""
+        return min(stream.send_window, self._send_window, self._peer_max_frame_bytes)
+
+    def send_response(self, stream_id: int, headers: bytes, data: bytes, trailers: bytes) -> None:
+        """A whole answer: the same as headers, data and trailers one after the other."""
+        stream = self._streams.get(stream_id)
+        small = len(headers) <= MAX_FRAME_BYTES and len(trailers) <= MAX_FRAME_BYTES
+        if (
+            stream is None
+            or stream.answered
+            or not stream.remote_ended
+            or self._table_update
+            or not small
+            or not 0 < len(data) <= self._room_for_frame(stream)
+        ):
+            self.send_headers(stream_id, headers)
+            self.send_data(stream_id, data)
+            self.send_headers(stream_id, trailers, end_stream=True)
+            return
+        self._send_window -= len(data)
+        self._output += (
+            FRAME_HEADER.pack(len(headers) << 8 | FrameType.HEADERS, END_HEADERS, stream_id),
+            headers,
+            FRAME_HEADER.pack(len(data) << 8 | _DATA_WORD, 0, stream_id),
+            data,
+            FRAME_HEADER.pack(len(trailers) << 8 | FrameType.HEADERS, END_HEADERS | END_STREAM, stream_id),
+            trailers,
+        )
+        del self._streams[stream_id]
+        self._finished += 1
 
     def waiting_bytes(self, stream_id: int) -> int:
         """Bytes of the stream that wait for its windows. Its owner is told (Drained) when they become few."""

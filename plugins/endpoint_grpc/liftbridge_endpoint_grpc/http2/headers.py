@@ -6,11 +6,10 @@ the static table and literals, so encoding has no state.
 """
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 from hpack import HPACKError, InvalidTableIndex
 from hpack.huffman_table import decode_huffman
-from hpack.table import HeaderTable, table_entry_size
+from hpack.table import HeaderTable
 
 from liftbridge_endpoint_grpc.http2.frames import ConnectionFault, ErrorCode
 
@@ -18,6 +17,7 @@ _CONNECTION_HEADERS = frozenset((b"connection", b"keep-alive", b"proxy-connectio
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 _REQUIRED_PSEUDO = (b":method", b":scheme", b":path")
 _MAX_TABLE_BYTES = HeaderTable.DEFAULT_SIZE
+_ENTRY_OVERHEAD_BYTES = 32
 #: RFC 7541, section 6: how a field's representation begins, and the bits of its first byte that hold a number.
 _INDEXED, _INDEXED_BITS = 0x80, 0x7F
 _ADDED, _ADDED_BITS = 0x40, 0x3F
@@ -25,8 +25,10 @@ _TABLE_SIZE, _TABLE_SIZE_BITS = 0x20, 0x1F
 _LITERAL_BITS = 0x0F
 _HUFFMAN, _LENGTH_BITS = 0x80, 0x7F
 _MAX_INTEGER_BITS = 28
-#: Clients use few names, so what is wrong with each is found out once; long ones aren't worth the memory.
-_REMEMBERED_NAME_BYTES = 64
+#: Names that every call brings and nothing is wrong with.
+_COMMON_NAMES = frozenset(
+    (b"content-type", b"user-agent", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"accept-encoding")
+)
 
 Header = tuple[bytes, bytes]
 
@@ -48,10 +50,13 @@ class HeaderDecoder:
     def _decode(self, block: bytes) -> list[Header]:
         headers: list[Header] = []
         list_bytes = position = 0
-        while position < len(block):
+        end = len(block)
+        while position < end:
             first = block[position]
             if first >= _INDEXED:
-                index, position = _integer(block, position, _INDEXED_BITS)
+                index, position = first & _INDEXED_BITS, position + 1
+                if index == _INDEXED_BITS:
+                    index, position = _integer(block, position - 1, _INDEXED_BITS)
                 header = self._table.get_by_index(index)
             elif first >= _ADDED:
                 header, position = self._literal(block, position, _ADDED_BITS)
@@ -61,7 +66,7 @@ class HeaderDecoder:
                 continue
             else:
                 header, position = self._literal(block, position, _LITERAL_BITS)
-            list_bytes += table_entry_size(*header)
+            list_bytes += _ENTRY_OVERHEAD_BYTES + len(header[0]) + len(header[1])
             if list_bytes > self._max_list_bytes:
                 raise ConnectionFault(
                     ErrorCode.ENHANCE_YOUR_CALM, f"a header list of more than {self._max_list_bytes} bytes"
@@ -126,7 +131,7 @@ def request_problem(headers: list[Header]) -> str | None:
             pseudo[name] = value
         else:
             regular_seen = True
-            problem = _field_problem(name, value)
+            problem = None if name in _COMMON_NAMES else _field_problem(name, value)
             if problem:
                 return problem
     for name in _REQUIRED_PSEUDO:
@@ -147,16 +152,9 @@ def trailer_problem(headers: list[Header]) -> str | None:
 
 
 def _field_problem(name: bytes, value: bytes) -> str | None:
-    if name == b"te":
-        return None if value == b"trailers" else f"header {name!r} belongs to a connection"
-    return _name_problem(name) if len(name) <= _REMEMBERED_NAME_BYTES else _name_problem.__wrapped__(name)
-
-
-@lru_cache(maxsize=256)
-def _name_problem(name: bytes) -> str | None:
     if name != name.lower() or not name:
         return f"header name {name!r} is not lower case"
-    if name in _CONNECTION_HEADERS:
+    if name in _CONNECTION_HEADERS or (name == b"te" and value != b"trailers"):
         return f"header {name!r} belongs to a connection"
     return None
 
