@@ -1,18 +1,16 @@
 """The composition root: picks the providers, wires the parts, starts and stops them in order. The only file that sees all.
 
-Start: stable store, transport, consensus (which replays metadata), endpoints, registration of this start (which begins new
-leader epochs), partitions, and then the health checks say "serving". Stop: the same, backward.
+Start: stable store, transport, the cluster (found, begun or joined; consensus replays metadata), endpoints, registration of
+this start (which begins new leader epochs), partitions, and then the health checks say "serving". Stop: what this server
+leads is handed over, and then the same, backward.
 """
 
 import asyncio
 import contextlib
 import gc
-import json
 import logging
-import secrets
 import signal
-import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,6 +25,10 @@ from liftbridge.broker.publishing import Publishing, SubjectMirror
 from liftbridge.broker.streams import StreamHandlers
 from liftbridge.broker.targets import TargetTable
 from liftbridge.clock import SystemClock
+from liftbridge.cluster.forming import Bootstrap
+from liftbridge.cluster.identity import Identity, load_identity
+from liftbridge.cluster.node import ClusterNode, NodeSettings, random_id
+from liftbridge.cluster.starting import StartedLeaders
 from liftbridge.config import Settings
 from liftbridge.errors import ConfigError, LiftbridgeError, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
@@ -39,9 +41,7 @@ from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.interfaces.stable import StableStore
 from liftbridge.interfaces.transport import Transport
-from liftbridge.metadata.asking import ControllerClient
 from liftbridge.metadata.assignments import LocalAssignments
-from liftbridge.metadata.commands import RegisterServer
 from liftbridge.metadata.config import StreamDefaults
 from liftbridge.metadata.controller import MetadataController
 from liftbridge.metadata.state import MetadataState
@@ -53,11 +53,9 @@ from liftbridge.version import version
 
 logger = logging.getLogger(__name__)
 
-_REGISTER_TIMEOUT_S = 30.0
 _RETRY_S = 0.5
 _STOP_GRACE_S = 5.0
 _GARBAGE_THRESHOLD = 20_000
-_ID_CHARACTERS = string.digits + string.ascii_letters
 
 
 def run(settings: Settings, plugins: PluginManager) -> int:
@@ -66,25 +64,41 @@ def run(settings: Settings, plugins: PluginManager) -> int:
 
 
 async def _run(settings: Settings, plugins: PluginManager) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def end() -> None:
+        """The second signal cuts short what the first one began."""
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     server = Server(settings, plugins)
-    starting = asyncio.create_task(server.start())
-    stopping = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            await stop.wait()
-        logger.info("Shutting down...")
+        if await _finished_before(server.start(), stop, server.failed):
+            await _finished_before(stop.wait(), server.failed)
+            logger.info("Shutting down...")
+            await _finished_before(server.drain(), hurry, server.failed)
     finally:
-        for task in (starting, stopping):
-            task.cancel()
-        await asyncio.gather(starting, stopping, return_exceptions=True)
         await server.stop()
     return 0
+
+
+async def _finished_before(work: Coroutine[Any, Any, Any], *ends: "asyncio.Event | asyncio.Future[None]") -> bool:
+    """Whether the work was finished before one of the ends came; cancels it if not. Raises what the work raised, or
+    the end that is a future."""
+    working = asyncio.create_task(work)
+    ending = [one if isinstance(one, asyncio.Future) else asyncio.create_task(one.wait()) for one in ends]
+    try:
+        await asyncio.wait((working, *ending), return_when=asyncio.FIRST_COMPLETED)
+        for one in (working, *ending):
+            if one.done():
+                one.result()
+        return working.done()
+    finally:
+        mine = [one for one in (working, *ending) if isinstance(one, asyncio.Task)]
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
 
 
 @dataclass(slots=True)
@@ -108,42 +122,44 @@ class Server:
         self._clock = SystemClock()
         self._data_dir: Path = settings["data.dir"]
         self._namespace: str = settings["clustering.namespace"]
-        self._incarnation = _random_id()
+        self._incarnation = random_id()
         self._state = MetadataState()
         self._changed = asyncio.Event()
         self._exit = contextlib.AsyncExitStack()
         self._endpoints: list[Endpoint] = []
         self._partitions: PartitionManager | None = None
-        self._parts: _Parts | None = None
+        self._node: ClusterNode | None = None
+        self._controller: MetadataController | None = None
         self.server_id = ""
+        #: Gets what makes it impossible to go on; never a result.
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Returns once clients are served. Raises a LiftbridgeError that says what is in the way."""
-        self.server_id = self._load_server_id()
+        identity = load_identity(
+            self._data_dir,
+            wanted_id=self._settings["clustering.server.id"],
+            fallback_id=random_id(),
+            namespace=self._namespace,
+        )
+        self.server_id = identity.server_id
         self._print_settings()
-        parts = self._parts = self._create_parts()
+        parts = self._create_parts()
         self._exit.callback(parts.stable.close)
         self._exit.push_async_callback(parts.transport.stop)
         await parts.transport.start()
         self._exit.callback(parts.index.close)
         self._exit.callback(parts.logs.close)
+        node = self._node = self._make_node(parts, identity)
         partitions = self._partitions = PartitionManager(parts.logs, parts.transport, self._clock)
         self._exit.push_async_callback(partitions.close)
-        await self._start_consensus(parts.consensus)
-        client = ControllerClient(parts.transport, self._namespace, self._clock, cluster_id="", sender=self.server_id)
-        controller = MetadataController(
-            parts.consensus,
-            self._state,
-            self._plugins.policy,
-            self._clock,
-            client,
-            server_id=self.server_id,
-            incarnation=self._incarnation,
-        )
-        await self._start_endpoints(self._make_broker(parts, partitions, controller))
-        await self._register(controller)
+        self._exit.push_async_callback(node.leave)
+        controller = self._controller = await self._enter_cluster(parts.consensus, node)
+        started = await self._answer_for_leaders(parts.transport, partitions)
+        await self._start_endpoints(self._make_broker(parts, partitions, controller, started))
+        await node.register(controller, self._advertised_host(), self._endpoints[0].port)
         assignments = LocalAssignments(
             self._state, self.server_id, self._incarnation, parts.router, stream_defaults(self._settings)
         )
@@ -153,6 +169,7 @@ class Server:
         self._run_in_background(Cleaner(partitions, self._clock).run())
         for endpoint in self._endpoints:
             endpoint.set_serving(True)
+        node.establish()
         self._plugins.notify("liftbridge_broker_started", server_id=self.server_id, address=self.address)
         _tune_garbage_collector()
         logger.info("Serving clients on %s", self.address)
@@ -194,25 +211,52 @@ class Server:
     def _create(self, seam: Seam, name: str, context: PluginContext) -> Any:
         return self._plugins.provider(seam, name).create(context)
 
-    async def _start_consensus(self, consensus: Consensus) -> None:
+    def _make_node(self, parts: _Parts, identity: Identity) -> ClusterNode:
+        settings = self._settings
+        return ClusterNode(
+            parts.transport,
+            parts.consensus,
+            self._state,
+            self._plugins.policy,
+            self._clock,
+            identity,
+            self._data_dir,
+            NodeSettings(
+                Bootstrap(
+                    seed=settings["clustering.raft.bootstrap.seed"],
+                    peers=settings["clustering.raft.bootstrap.peers"],
+                    max_voters=settings["clustering.raft.max.quorum.size"],
+                ),
+                heartbeat_s=settings["clustering.session.heartbeat"],
+                session_timeout_s=settings["clustering.session.timeout"],
+            ),
+            incarnation=self._incarnation,
+            fail=self._fail,
+        )
+
+    def _fail(self, error: LiftbridgeError) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    async def _enter_cluster(self, consensus: Consensus, node: ClusterNode) -> MetadataController:
         self._state.subscribe(self._changed.set)
         consensus.on_leader_change(self._leader_changed)
         self._exit.push_async_callback(consensus.stop)
-        await consensus.start(self._state, bootstrap=self._bootstrap())
+        controller = await node.enter()
         self._state.subscribe_events(self._tell_observers)
-        if not consensus.status().voters:
-            raise ConfigError(
-                "failed to start Raft node: this server belongs to no metadata group. Start the first server of a "
-                "cluster with --raft-bootstrap-seed"
-            )
+        return controller
 
-    def _bootstrap(self) -> Sequence[str]:
-        peers = self._settings["clustering.raft.bootstrap.peers"]
-        if peers:
-            return tuple(sorted({self.server_id, *peers}))
-        return (self.server_id,) if self._settings["clustering.raft.bootstrap.seed"] else ()
+    async def _answer_for_leaders(self, transport: Transport, partitions: PartitionManager) -> StartedLeaders:
+        started = StartedLeaders(
+            transport, self._state, partitions, namespace=self._namespace, server_id=self.server_id
+        )
+        await started.start()
+        self._exit.push_async_callback(started.stop)
+        return started
 
-    def _make_broker(self, parts: _Parts, partitions: PartitionManager, controller: MetadataController) -> Broker:
+    def _make_broker(
+        self, parts: _Parts, partitions: PartitionManager, controller: MetadataController, started: StartedLeaders
+    ) -> Broker:
         publishing = Publishing(
             targets=TargetTable(self._state, partitions, parts.router),
             transport=parts.transport,
@@ -225,7 +269,7 @@ class Server:
             self._state,
             partitions,
             publishing,
-            StreamHandlers(controller, partitions, parts.router, self._clock),
+            StreamHandlers(controller, started, parts.router, self._clock),
             ClusterMetadataHandlers(self._state, partitions),
         )
 
@@ -238,24 +282,8 @@ class Server:
         if not self._endpoints:
             raise ConfigError("endpoints: name at least one; without an endpoint no client can connect")
 
-    async def _register(self, controller: MetadataController) -> None:
-        """Makes this start known; tries again until the group has a leader."""
-        command = RegisterServer(self.server_id, self._advertised_host(), self._endpoints[0].port, self._incarnation)
-        deadline_ns = self._clock.monotonic_ns() + int(_REGISTER_TIMEOUT_S * 1e9)
-        while True:
-            try:
-                await controller.register_server(command, timeout_s=_REGISTER_TIMEOUT_S)
-                return
-            except LiftbridgeError as error:
-                if self._clock.monotonic_ns() > deadline_ns:
-                    raise
-                logger.debug("can't register yet: %s", error)
-                await asyncio.sleep(_RETRY_S)
-
     def _advertised_host(self) -> str:
-        host: str = self._settings.get("endpoint.grpc.host") or ""
-        listen: str = self._settings.get("endpoint.grpc.listen") or ""
-        return host or listen.rpartition(":")[0] or "localhost"
+        return self._endpoints[0].advertised_host
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -295,6 +323,11 @@ class Server:
 
     # --- stopping -----------------------------------------------------------------------------------------------------
 
+    async def drain(self) -> None:
+        """Hands over to the other servers, if there are any; clients are served meanwhile."""
+        if self._node is not None and self._controller is not None:
+            await self._node.drain(self._controller, self._settings["clustering.drain.timeout"])
+
     async def stop(self) -> None:
         """Ends the calls, closes the logs cleanly and leaves. Idempotent."""
         if self._endpoints:
@@ -307,28 +340,11 @@ class Server:
             await endpoint.stop(grace_s=_STOP_GRACE_S)
         self._endpoints.clear()
         await self._exit.aclose()
+        if self._node is not None:
+            self._node.note_clean_stop()
+            self._node = None
 
-    # --- identity -----------------------------------------------------------------------------------------------------
-
-    def _load_server_id(self) -> str:
-        """The ID in the data directory, which outlives the configured one; a new directory gets the configured one or
-        a random one."""
-        path = self._data_dir / "server.json"
-        wanted: str = self._settings["clustering.server.id"]
-        try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                stored: str = json.loads(path.read_text())["server_id"]
-                if wanted and wanted != stored:
-                    logger.warning(
-                        "server ID %s from the data directory is used, not the configured %s", stored, wanted
-                    )
-                return stored
-            server_id = wanted or _random_id()
-            path.write_text(json.dumps({"server_id": server_id, "format": 1}))
-        except (OSError, ValueError, KeyError) as error:
-            raise StorageError(f"data directory {self._data_dir}: {path.name}: {error}") from error
-        return server_id
+    # ------------------------------------------------------------------------------------------------------------------
 
     def _print_settings(self) -> None:
         settings = self._settings
@@ -350,10 +366,6 @@ def _tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
-
-
-def _random_id() -> str:
-    return "".join(secrets.choice(_ID_CHARACTERS) for _ in range(22))
 
 
 # --- settings -> what the parts understand ----------------------------------------------------------------------------

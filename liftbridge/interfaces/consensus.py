@@ -41,10 +41,16 @@ class Consensus(ABC):
     """One member of the metadata group. All methods run on the event loop."""
 
     @abstractmethod
-    async def start(self, state_machine: StateMachine, *, bootstrap: Sequence[str] = ()) -> None:
+    async def is_stored(self) -> bool:
+        """Before the start: whether this server has been in a group, and so needs no other way into one."""
+
+    @abstractmethod
+    async def start(self, state_machine: StateMachine, *, bootstrap: Sequence[str] = (), group: str = "") -> None:
         """Restores what is stored, replays it into ``state_machine`` and takes part from then on.
 
         ``bootstrap`` is the first set of voters, used only when nothing is stored; empty means: wait to be added.
+        ``group`` names the group (letters, digits, ``-`` and ``_``): members of groups of different names never hear of
+        each other. Raises StorageError when what is stored belongs to another group.
         """
 
     @abstractmethod

@@ -17,6 +17,7 @@ from liftbridge.interfaces.consensus import Consensus
 from liftbridge.metadata.asking import ControllerClient
 from liftbridge.metadata.commands import (
     ChangePartitions,
+    ChangeServer,
     Command,
     CreateStream,
     DeleteStream,
@@ -80,6 +81,12 @@ class MetadataController:
         """Makes this start of a server known; where it leads, new leader epochs begin. Raises FailedPrecondition for a
         server that was removed."""
         await self._propose(command, timeout_s)
+
+    async def change_status(
+        self, server_id: str, status: ServerStatus, *, incarnation: str = "", timeout_s: float
+    ) -> None:
+        """Says what the cluster may expect of a server; with an incarnation, only of that start of it."""
+        await self._propose(ChangeServer(server_id, status, incarnation), timeout_s)
 
     # --- streams ------------------------------------------------------------------------------------------------------
 

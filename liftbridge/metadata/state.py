@@ -112,7 +112,7 @@ class MetadataState:
         outcome = self._apply(index, decoded)
         if request_id:
             self._remember(request_id, outcome)
-        if isinstance(outcome, Applied):
+        if isinstance(outcome, Applied) and (any(outcome.accepted) or not outcome.accepted):
             self._changed()
         return outcome
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from liftbridge.errors import ConsensusError, NotLeader, ProposalDropped, ProposalTimeout
+from liftbridge.errors import ConsensusError, NotLeader, ProposalDropped, ProposalTimeout, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 
 TIMEOUT_S = 10.0
@@ -147,6 +147,21 @@ class ConsensusSuite:
         status = members.running["a"].status()
         assert status.is_leader
         assert status.voters == ("a",)
+
+    async def test_a_member_knows_whether_it_has_been_one_before(self, group: ConsensusGroup, members: Members) -> None:
+        assert not await group.member("a").is_stored()
+        await members.start("a", bootstrap=["a"])
+        await members.propose(b"x")
+        await members.stop("a")
+        assert await group.member("a").is_stored()
+
+    async def test_what_is_stored_belongs_to_one_group(self, group: ConsensusGroup) -> None:
+        member = group.member("a")
+        await member.start(ListMachine(), bootstrap=["a"], group="one")
+        assert await member.propose(b"x", timeout_s=TIMEOUT_S) == 1
+        await member.stop()
+        with pytest.raises(StorageError):
+            await group.member("a").start(ListMachine(), group="other")
 
     async def test_propose_returns_what_apply_returned(self, members: Members) -> None:
         await members.start("a", bootstrap=["a"])

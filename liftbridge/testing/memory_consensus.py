@@ -6,7 +6,7 @@ What survives a stop is in the :class:`MemoryConsensusGroup`: a member made agai
 import asyncio
 from collections.abc import Callable, Sequence
 
-from liftbridge.errors import ConsensusError, NotLeader, ProposalTimeout
+from liftbridge.errors import ConsensusError, NotLeader, ProposalTimeout, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus, StateMachine
 
 
@@ -14,6 +14,7 @@ class MemoryConsensusGroup:
     """What the members share. The first running, connected voter leads, as long as a majority of voters is."""
 
     def __init__(self, *, snapshot_every: int = 64) -> None:
+        self.name = ""
         self.voters: set[str] = set()
         self.learners: set[str] = set()
         self.leader = ""
@@ -86,7 +87,13 @@ class MemoryConsensus(Consensus):
         self._callbacks: list[Callable[[ConsensusStatus], None]] = []
         self._stopped = asyncio.Event()
 
-    async def start(self, state_machine: StateMachine, *, bootstrap: Sequence[str] = ()) -> None:
+    async def is_stored(self) -> bool:
+        return self._is_member() and self._group.commit_index > 0
+
+    async def start(self, state_machine: StateMachine, *, bootstrap: Sequence[str] = (), group: str = "") -> None:
+        if self._group.name and group and self._group.name != group:
+            raise StorageError(f"what is stored belongs to the group {self._group.name}, not {group}")
+        self._group.name = self._group.name or group
         self._state_machine = state_machine
         if not self._group.voters:
             self._group.voters.update(bootstrap)

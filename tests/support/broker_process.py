@@ -23,13 +23,23 @@ def free_port() -> int:
 
 
 class BrokerProcess:
-    """``arguments`` are more of ``liftbridge serve``'s. With ``nats_url`` empty, the broker brings its own nats-server."""
+    """``arguments`` are more of ``liftbridge serve``'s. With ``nats_url`` empty, the broker brings its own nats-server.
+    ``bootstrap`` is how it gets into a cluster; empty: it joins one."""
 
-    def __init__(self, data_dir: Path, *arguments: str, nats_url: str = "") -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        nats_url: str = "",
+        server_id: str = "broker",
+        bootstrap: tuple[str, ...] = ("--raft-bootstrap-seed",),
+    ) -> None:
         self.data_dir = data_dir
         self.port = free_port()
         self.log_path = data_dir.with_suffix(".log")
         self.arguments = list(arguments)
+        self.server_id = server_id
+        self.bootstrap = bootstrap
         self._nats_url = nats_url
         self.nats_url = nats_url
         self._process: subprocess.Popen[bytes] | None = None
@@ -49,8 +59,13 @@ class BrokerProcess:
 
     def start(self) -> None:
         """Returns when clients are served."""
-        command = [sys.executable, "-m", "liftbridge", "serve", "--id", "broker", "--host", "127.0.0.1"]
-        command += ["--port", str(self.port), "--data-dir", str(self.data_dir), "--raft-bootstrap-seed"]
+        self.launch()
+        self.wait_until_serving()
+
+    def launch(self) -> None:
+        """Returns at once."""
+        command = [sys.executable, "-m", "liftbridge", "serve", "--id", self.server_id, "--host", "127.0.0.1"]
+        command += ["--port", str(self.port), "--data-dir", str(self.data_dir), *self.bootstrap]
         if self._nats_url:
             command += ["--nats-servers", self._nats_url]
         else:
@@ -59,9 +74,8 @@ class BrokerProcess:
             command += ["-e", "--set", f"transport.nats.embedded.listen=127.0.0.1:{nats_port}"]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(command + self.arguments, stderr=log, stdout=log)
-        self._wait_until_serving()
 
-    def _wait_until_serving(self) -> None:
+    def wait_until_serving(self) -> None:
         deadline = time.monotonic() + 30
         with grpc.insecure_channel(self.address, options=_RECONNECT_QUICKLY) as channel:
             check = channel.unary_unary(_HEALTH_CHECK)
@@ -78,6 +92,12 @@ class BrokerProcess:
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def wait_for_end(self, timeout_s: float = 20) -> int:
+        """The exit code of a broker that ends by itself."""
+        process, self._process = self._process, None
+        assert process is not None
+        return process.wait(timeout_s)
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone."""

@@ -401,17 +401,17 @@ class HeartbeatReply(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., controller: _Optional[str] = ..., term: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
 
 class Presence(_message.Message):
-    __slots__ = ("cluster_id", "server_id", "incarnation", "host", "port", "created_ns")
+    __slots__ = ("cluster_id", "server_id", "incarnation", "host", "port", "established")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     PORT_FIELD_NUMBER: _ClassVar[int]
-    CREATED_NS_FIELD_NUMBER: _ClassVar[int]
+    ESTABLISHED_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     server_id: str
     incarnation: str
     host: str
     port: int
-    created_ns: int
-    def __init__(self, cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., created_ns: _Optional[int] = ...) -> None: ...
+    established: bool
+    def __init__(self, cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., established: _Optional[bool] = ...) -> None: ...

@@ -16,8 +16,11 @@ class RaftConsensus(Consensus):
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    async def start(self, state_machine: StateMachine, *, bootstrap: Sequence[str] = ()) -> None:
-        await self._driver.start(state_machine, bootstrap)
+    async def is_stored(self) -> bool:
+        return await self._driver.is_stored()
+
+    async def start(self, state_machine: StateMachine, *, bootstrap: Sequence[str] = (), group: str = "") -> None:
+        await self._driver.start(state_machine, bootstrap, group)
 
     def on_leader_change(self, callback: Callable[[ConsensusStatus], None]) -> None:
         self._driver.callbacks.append(callback)

@@ -79,8 +79,13 @@ class Driver:
 
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
-    async def start(self, state_machine: StateMachine, bootstrap: Sequence[str]) -> None:
+    async def is_stored(self) -> bool:
+        return not await asyncio.to_thread(self._storage.is_empty)
+
+    async def start(self, state_machine: StateMachine, bootstrap: Sequence[str], group: str = "") -> None:
         """Returns when everything known to be committed is applied; alone, when this server leads."""
+        if group:
+            await asyncio.to_thread(self._storage.enter_group, group)
         stored = await asyncio.to_thread(self._storage.load)
         if stored.is_empty and bootstrap:
             await asyncio.to_thread(self._storage.write, first_work(bootstrap))
@@ -91,7 +96,7 @@ class Driver:
             state_machine.restore(stored.snapshot.data)
         self._snapshot_due_index = stored.snapshot.index + self._options.snapshot_threshold_entries
         self._core = core
-        await self.mailbox.open(self._take)
+        await self.mailbox.open(self._take, group)
         if core.membership.is_sole_voter(self.server_id):
             core.campaign()
         await self._work_off(core, state_machine)

@@ -1,4 +1,7 @@
-"""How members reach each other: one subject for each, one encoded message a payload."""
+"""How members reach each other: one subject for each, one encoded message a payload.
+
+The group's name is a part of the subject, so members of different groups don't hear each other.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,6 +23,7 @@ class Mailbox:
     def __init__(self, transport: Transport, namespace: str, server_id: str) -> None:
         self._transport = transport
         self._prefix = f"{namespace}.raft.builtin."
+        self._group = ""
         self._server_id = server_id
         self._subscription: Subscription | None = None
 
@@ -28,15 +32,19 @@ class Mailbox:
         """The largest entry or chunk that a message can carry."""
         return self._transport.max_payload_bytes - OVERHEAD_BYTES
 
-    async def open(self, take: Callable[[Message], None]) -> None:
+    async def open(self, take: Callable[[Message], None], group: str) -> None:
         """From now on ``take`` gets every message to this member; it must not raise."""
+        self._group = group
 
         def receive(deliveries: list[Delivery]) -> None:
             for delivery in deliveries:
                 for payload in delivery.payloads:
                     self._take_payload(payload, take)
 
-        self._subscription = await self._transport.subscribe(self._prefix + self._server_id, receive)
+        self._subscription = await self._transport.subscribe(self._subject(self._server_id), receive)
+
+    def _subject(self, server_id: str) -> str:
+        return f"{self._prefix}{self._group}.{server_id}" if self._group else self._prefix + server_id
 
     def _take_payload(self, payload: bytes, take: Callable[[Message], None]) -> None:
         try:
@@ -53,7 +61,7 @@ class Mailbox:
             payloads.setdefault(message.to, []).append(encode_message(message))
         for server_id, batch in payloads.items():
             try:
-                self._transport.publish(self._prefix + server_id, batch)
+                self._transport.publish(self._subject(server_id), batch)
             except (TransportError, ValueError) as error:  # ValueError: an ID that makes no subject
                 logger.debug("%d messages to %s were dropped: %s", len(batch), server_id, error)
 

@@ -3,6 +3,7 @@
 ========================================= ===================================================
 key                                       value
 ========================================= ===================================================
+``raft_builtin/group``                    the name of the group
 ``raft_builtin/hard_state``               term, vote, and the commit index as far as noted
 ``raft_builtin/snapshot``                 the latest snapshot
 ``raft_builtin/entry/`` + index (8 bytes) one entry, without its index
@@ -25,6 +26,7 @@ from liftbridge_raft_builtin.core.codec import (
 )
 
 _PREFIX = b"raft_builtin/"
+_GROUP = _PREFIX + b"group"
 _HARD_STATE = _PREFIX + b"hard_state"
 _SNAPSHOT = _PREFIX + b"snapshot"
 _ENTRY = _PREFIX + b"entry/"
@@ -43,6 +45,17 @@ class RaftStorage:
 
     def __init__(self, store: StableStore) -> None:
         self._store = store
+
+    def is_empty(self) -> bool:
+        return self._store.get(_HARD_STATE) is None and self._store.get(_SNAPSHOT) is None
+
+    def enter_group(self, group: str) -> None:
+        """Notes the group's name, once. Raises StorageError when it is another one."""
+        stored = self._store.get(_GROUP)
+        if stored is None:
+            self._store.write({_GROUP: group.encode()})
+        elif stored.decode() != group:
+            raise StorageError(f'the stored Raft state belongs to the group "{stored.decode()}", not "{group}"')
 
     def load(self) -> StoredState:
         """Raises StorageError when what is stored isn't a member's state."""

@@ -1,0 +1,60 @@
+"""Request handlers on subjects of the transport."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from liftbridge.errors import TransportError
+from liftbridge.interfaces.transport import Delivery, Subscription, Transport
+
+logger = logging.getLogger(__name__)
+
+#: Takes a request, returns the reply; None stays silent.
+Handler = Callable[[bytes], Awaitable[bytes | None]]
+
+#: Requests of one subject in work at a time. More are dropped; whoever asked asks again.
+_MAX_RUNNING = 1024
+
+
+class Answering:
+    """Answers what arrives on one subject, each request in a task of its own."""
+
+    def __init__(self, transport: Transport, subject: str, handler: Handler) -> None:
+        self._transport = transport
+        self._subject = subject
+        self._handler = handler
+        self._subscription: Subscription | None = None
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._subscription = await self._transport.subscribe(self._subject, self._take)
+
+    async def stop(self) -> None:
+        """Takes no more requests and gives up those in work."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.unsubscribe()
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            for payload in delivery.payloads:
+                if len(self._running) < _MAX_RUNNING:
+                    task = asyncio.create_task(self._answer(delivery.reply, payload))
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
+
+    async def _answer(self, reply_subject: str, payload: bytes) -> None:
+        try:
+            reply = await self._handler(payload)
+        except Exception:
+            logger.exception("a request on %s failed", self._subject)
+            return
+        if reply is None or not reply_subject:
+            return
+        try:
+            self._transport.publish(reply_subject, [reply])
+        except (TransportError, ValueError) as error:
+            logger.debug("a reply on %s was dropped: %s", self._subject, error)

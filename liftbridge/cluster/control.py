@@ -1,0 +1,220 @@
+"""What the controller decides, without IO: heartbeats, reports and time in, commands out.
+
+One object lives as long as one server leads the metadata group. Who is dead is decided by sessions between servers, so
+an idle cluster costs a few messages a second for each server and nothing for a partition. The state is read, never
+changed: what is decided here is proposed, and holds when it is committed.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from liftbridge.errors import InternalError
+from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, PartitionChange
+from liftbridge.metadata.model import PartitionState, ServerState, ServerStatus, StreamState
+from liftbridge.metadata.placement import PlacementPolicy, choose_leader, is_live
+from liftbridge.metadata.state import MetadataState
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """``session_timeout_s``: silence after which a server is dead. ``suspicion_window_s``: reports on a leader count
+    together when they arrive within this time. Batches: partitions that change with one command."""
+
+    session_timeout_s: float = 1.0
+    suspicion_window_s: float = 5.0
+    failover_batch: int = 250
+    drain_batch: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A report that the leader of one epoch doesn't answer."""
+
+    stream_id: int
+    partition: int
+    leader_epoch: int
+    reporter: str
+    incarnation: str
+
+
+@dataclass(slots=True)
+class _Session:
+    """With one start of a server, since this controller first saw it. ``heard_ns`` is None until its first heartbeat."""
+
+    incarnation: str
+    since_ns: int
+    heard_ns: int | None = None
+
+
+class ControllerCore:
+    """The decisions. ``server_id`` is this server, the metadata leader, which needs no session with itself."""
+
+    def __init__(
+        self, server_id: str, state: MetadataState, policy: PlacementPolicy, settings: ControlSettings
+    ) -> None:
+        self._server_id = server_id
+        self._state = state
+        self._policy = policy
+        self._settings = settings
+        self._timeout_ns = int(settings.session_timeout_s * 1e9)
+        self._window_ns = int(settings.suspicion_window_s * 1e9)
+        self._sessions: dict[str, _Session] = {}
+        self._witnesses: dict[tuple[int, int, int], dict[str, int]] = {}
+        self._suspected: set[tuple[int, int, int]] = set()
+        self._looked_at: tuple[int, int] | None = None
+
+    # --- what comes in ------------------------------------------------------------------------------------------------
+
+    def heartbeat(self, server_id: str, incarnation: str, now_ns: int) -> bool:
+        """A sign of life. False for a start of a server that isn't registered, or isn't any more."""
+        server = self._state.servers.get(server_id)
+        if server is None or server.incarnation != incarnation or server.status is ServerStatus.GONE:
+            return False
+        self._session(server, now_ns).heard_ns = now_ns
+        return True
+
+    def silence_s(self, server_id: str, now_ns: int) -> float | None:
+        """Since the last heartbeat of a server's present start; None when there was none."""
+        session = self._sessions.get(server_id)
+        return None if session is None or session.heard_ns is None else (now_ns - session.heard_ns) / 1e9
+
+    def suspect(self, report: Suspicion, now_ns: int) -> str:
+        """Counts the report; returns "" or why it doesn't count."""
+        partition = self._state.partition(report.stream_id, report.partition)
+        if partition is None or partition.leader_epoch != report.leader_epoch or not partition.leader:
+            return "stale: the partition has another leader epoch by now"
+        reporter = self._state.servers.get(report.reporter)
+        if report.reporter not in partition.isr or report.reporter == partition.leader:
+            return f"{report.reporter} is no follower in the ISR"
+        if reporter is None or reporter.incarnation != report.incarnation:
+            return f"server {report.reporter} was started again"
+        key = (report.stream_id, report.partition, report.leader_epoch)
+        witnesses = self._witnesses.setdefault(key, {})
+        witnesses[report.reporter] = now_ns
+        if self._enough(partition, witnesses, now_ns):
+            self._suspected.add(key)
+        return ""
+
+    def _enough(self, partition: PartitionState, witnesses: dict[str, int], now_ns: int) -> bool:
+        """A majority of the live followers in the ISR, within the window."""
+        followers = [one for one in partition.isr if one != partition.leader and is_live(self._state, one)]
+        recent = sum(now_ns - witnesses[one] <= self._window_ns for one in followers if one in witnesses)
+        return recent > len(followers) // 2
+
+    # --- what comes out -----------------------------------------------------------------------------------------------
+
+    def plan(self, now_ns: int) -> list[Command]:
+        """What to propose now, in this order. Proposing may fail: what is still needed comes with the next call."""
+        changes = list(self._status_changes(now_ns))
+        if changes:
+            return changes
+        looked_at = (self._state.version, len(self._suspected))
+        if looked_at == self._looked_at:
+            return []
+        commands = self._partition_commands()
+        if not commands:
+            self._looked_at = looked_at
+        return commands
+
+    def _status_changes(self, now_ns: int) -> Iterator[Command]:
+        for server in self._state.servers.values():
+            alive = self._is_alive(server, now_ns)
+            if server.status in (ServerStatus.LIVE, ServerStatus.DRAINING) and alive is False:
+                yield ChangeServer(server.server_id, ServerStatus.DOWN, server.incarnation)
+            elif server.status is ServerStatus.DOWN and alive:
+                yield ChangeServer(server.server_id, ServerStatus.LIVE, server.incarnation)
+
+    def _is_alive(self, server: ServerState, now_ns: int) -> bool | None:
+        """None while nothing can be said. A controller that has just begun, or a server that has just registered, gives
+        and gets a whole time-out for the first heartbeat: or a new controller would declare everybody dead."""
+        if server.server_id == self._server_id:
+            return True
+        session = self._session(server, now_ns)
+        if session.heard_ns is not None:
+            return now_ns - session.heard_ns <= self._timeout_ns
+        return None if now_ns - session.since_ns <= self._timeout_ns else False
+
+    def _session(self, server: ServerState, now_ns: int) -> _Session:
+        session = self._sessions.get(server.server_id)
+        if session is None or session.incarnation != server.incarnation:
+            session = self._sessions[server.server_id] = _Session(server.incarnation, now_ns)
+        return session
+
+    # --- partitions ---------------------------------------------------------------------------------------------------
+
+    def _partition_commands(self) -> list[Command]:
+        self._forget_old_epochs()
+        leaderships = self._leaderships()
+        elections: list[PartitionChange] = []
+        handovers: list[PartitionChange] = []
+        for stream in self._state.streams.values():
+            for number, partition in enumerate(stream.partitions):
+                if change := self._election(stream, number, partition, leaderships):
+                    elections.append(change)
+                elif change := self._handover(stream, number, partition, leaderships):
+                    handovers.append(change)
+        size = self._settings.failover_batch
+        if elections:
+            return [ChangePartitions(tuple(elections[at : at + size])) for at in range(0, len(elections), size)]
+        return [ChangePartitions(tuple(handovers[: self._settings.drain_batch]))] if handovers else []
+
+    def _leaderships(self) -> Counter[str]:
+        led = (partition.leader for stream in self._state.streams.values() for partition in stream.partitions)
+        return Counter(leader for leader in led if leader)
+
+    def _election(
+        self, stream: StreamState, number: int, partition: PartitionState, leaderships: Counter[str]
+    ) -> PartitionChange | None:
+        """Another leader, or none, for a partition whose leader is dead or suspected."""
+        suspected = (stream.stream_id, number, partition.leader_epoch) in self._suspected
+        if self._may_lead_on(partition.leader) and not suspected:
+            return None
+        candidates = [one for one in partition.isr if is_live(self._state, one) and one != partition.leader]
+        if not candidates and (suspected or not partition.leader):
+            return None
+        leader = self._choose(stream, number, candidates, leaderships) if candidates else ""
+        return PartitionChange(stream.stream_id, number, partition.partition_epoch, leader=leader)
+
+    def _may_lead_on(self, server_id: str) -> bool:
+        server = self._state.servers.get(server_id)
+        return server is not None and server.status in (ServerStatus.LIVE, ServerStatus.DRAINING)
+
+    def _handover(
+        self, stream: StreamState, number: int, partition: PartitionState, leaderships: Counter[str]
+    ) -> PartitionChange | None:
+        """Takes draining servers out of the ISR, and their lead away, where others can take over."""
+        staying = tuple(one for one in partition.isr if not self._is_draining(one))
+        if len(staying) in (0, len(partition.isr)):
+            return None
+        leader = None
+        if partition.leader not in staying:
+            candidates = [one for one in staying if is_live(self._state, one)]
+            if not candidates:
+                return None
+            leader = self._choose(stream, number, candidates, leaderships)
+        return PartitionChange(stream.stream_id, number, partition.partition_epoch, leader=leader, isr=staying)
+
+    def _is_draining(self, server_id: str) -> bool:
+        server = self._state.servers.get(server_id)
+        return server is not None and server.status is ServerStatus.DRAINING
+
+    def _choose(self, stream: StreamState, number: int, candidates: list[str], leaderships: Counter[str]) -> str:
+        try:
+            leader = choose_leader(self._policy, stream.name, number, candidates, leaderships)
+        except InternalError as error:  # a plugin answers nonsense: a failover can't wait for a better one
+            logger.error("%s; the default is taken", error)
+            leader = min(candidates, key=lambda server: leaderships[server])
+        leaderships[leader] += 1
+        return leader
+
+    def _forget_old_epochs(self) -> None:
+        def is_current(key: tuple[int, int, int]) -> bool:
+            partition = self._state.partition(key[0], key[1])
+            return partition is not None and partition.leader_epoch == key[2]
+
+        self._witnesses = {key: witnesses for key, witnesses in self._witnesses.items() if is_current(key)}
+        self._suspected = {key for key in self._suspected if is_current(key)}

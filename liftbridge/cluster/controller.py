@@ -1,0 +1,203 @@
+"""What the metadata leader does for the cluster, while it leads: sessions, elections, joining servers, questions."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from google.protobuf.message import DecodeError
+
+from liftbridge.clock import Clock
+from liftbridge.cluster.answering import Answering
+from liftbridge.cluster.control import ControllerCore, ControlSettings
+from liftbridge.cluster.heartbeats import heartbeat_subject
+from liftbridge.cluster.requests import ControlRequests
+from liftbridge.errors import ConsensusError, LiftbridgeError, TransportError
+from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
+from liftbridge.interfaces.transport import Delivery, Transport
+from liftbridge.metadata.asking import controller_subject
+from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, encode_command
+from liftbridge.metadata.placement import PlacementPolicy, is_live
+from liftbridge.metadata.state import MetadataState
+from liftbridge.protocol.generated import internal_pb2 as internal
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.1
+_PROPOSE_S = 5.0
+_RETRY_S = 0.1
+_PROMOTE_S = 30.0
+
+
+class ClusterController:
+    """Runs on every server, and works on the one that leads the metadata group. ``max_voters`` 0 is no limit."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        consensus: Consensus,
+        state: MetadataState,
+        policy: PlacementPolicy,
+        clock: Clock,
+        settings: ControlSettings,
+        *,
+        namespace: str,
+        cluster_id: str,
+        server_id: str,
+        max_voters: int,
+    ) -> None:
+        self._transport = transport
+        self._consensus = consensus
+        self._state = state
+        self._policy = policy
+        self._clock = clock
+        self._settings = settings
+        self._namespace = namespace
+        self._cluster_id = cluster_id
+        self._server_id = server_id
+        self._max_voters = max_voters
+        self._changed = asyncio.Event()
+        self._leader_changed = asyncio.Event()
+        self._voters_due = asyncio.Event()
+        state.subscribe(self._changed.set)
+        state.subscribe(self._voters_due.set)
+        consensus.on_leader_change(self._note_leader)
+
+    def _note_leader(self, status: ConsensusStatus) -> None:
+        del status
+        self._leader_changed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._leader_changed.clear()
+            if not self._consensus.status().is_leader:
+                await self._leader_changed.wait()
+                continue
+            term = asyncio.create_task(self._lead())
+            lost = asyncio.create_task(self._leader_changed.wait())
+            try:
+                await asyncio.wait((term, lost), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (term, lost):
+                    task.cancel()
+                results = await asyncio.gather(term, lost, return_exceptions=True)
+            if isinstance(results[0], LiftbridgeError):
+                logger.warning("The controller begins again: %s", results[0])
+                await asyncio.sleep(_RETRY_S)
+            elif isinstance(results[0], Exception):
+                logger.error("The controller failed and begins again", exc_info=results[0])
+                await asyncio.sleep(_RETRY_S)
+
+    async def _lead(self) -> None:
+        """One term. What was committed before it is known first."""
+        await self._consensus.barrier(timeout_s=_PROPOSE_S)
+        core = ControllerCore(self._server_id, self._state, self._policy, self._settings)
+        requests = ControlRequests(
+            self._consensus,
+            self._state,
+            core,
+            self._clock,
+            wake=self._changed.set,
+            cluster_id=self._cluster_id,
+            server_id=self._server_id,
+        )
+        async with contextlib.AsyncExitStack() as exit_:
+            answering = Answering(self._transport, controller_subject(self._namespace), requests.answer)
+            exit_.push_async_callback(answering.stop)
+            await answering.start()
+            heartbeats = await self._transport.subscribe(heartbeat_subject(self._namespace), self._hear(core))
+            exit_.push_async_callback(heartbeats.unsubscribe)
+            promoting = asyncio.create_task(self._promote())
+            exit_.callback(promoting.cancel)
+            await self._decide(core)
+
+    # --- deciding -----------------------------------------------------------------------------------------------------
+
+    async def _decide(self, core: ControllerCore) -> None:
+        while True:
+            self._changed.clear()
+            for command in core.plan(self._clock.monotonic_ns()):
+                logger.info("Controller: %s", _describe(command))
+                await self._propose(command)
+            await self._wait_for_change()
+
+    async def _propose(self, command: Command) -> None:
+        try:
+            await self._consensus.propose(encode_command(command), timeout_s=_PROPOSE_S)
+        except ConsensusError as error:
+            # Not needed any more, or planned again: whichever it is, the next look at the state shows it.
+            logger.warning("The controller's change was not committed: %s", error)
+            self._changed.set()
+            await asyncio.sleep(_RETRY_S)
+
+    async def _wait_for_change(self) -> None:
+        """Time alone changes something only if there are others to be heard of."""
+        others = any(server_id != self._server_id for server_id in self._state.servers)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), _TICK_S if others else None)
+
+    # --- hearing ------------------------------------------------------------------------------------------------------
+
+    def _hear(self, core: ControllerCore) -> Callable[[list[Delivery]], None]:
+        def hear(deliveries: list[Delivery]) -> None:
+            now_ns = self._clock.monotonic_ns()
+            for delivery in deliveries:
+                for payload in delivery.payloads:
+                    self._take_heartbeat(core, delivery.reply, payload, now_ns)
+
+        return hear
+
+    def _take_heartbeat(self, core: ControllerCore, reply_subject: str, payload: bytes, now_ns: int) -> None:
+        try:
+            heartbeat = internal.Heartbeat.FromString(payload)
+        except DecodeError:
+            return
+        if heartbeat.cluster_id != self._cluster_id or not self._consensus.status().is_leader:
+            return
+        if not core.heartbeat(heartbeat.server_id, heartbeat.incarnation, now_ns) or not reply_subject:
+            return
+        status = self._consensus.status()
+        reply = internal.HeartbeatReply(
+            cluster_id=self._cluster_id, controller=self._server_id, term=status.term, number=heartbeat.number
+        )
+        try:
+            self._transport.publish(reply_subject, [reply.SerializeToString()])
+        except (TransportError, ValueError) as error:
+            logger.debug("a heartbeat of %s was not answered: %s", heartbeat.server_id, error)
+
+    # --- voters -------------------------------------------------------------------------------------------------------
+
+    async def _promote(self) -> None:
+        """Gives live learners a vote, one after the other, up to the limit."""
+        while True:
+            self._voters_due.clear()
+            learner = self._next_voter()
+            if learner:
+                try:
+                    await self._consensus.add_voter(learner, timeout_s=_PROMOTE_S)
+                    logger.info("Server %s votes in the metadata group now", learner)
+                except ConsensusError as error:
+                    logger.warning("Server %s can't vote in the metadata group yet: %s", learner, error)
+                    await asyncio.sleep(_RETRY_S)
+                continue
+            await self._voters_due.wait()
+
+    def _next_voter(self) -> str:
+        status = self._consensus.status()
+        if self._max_voters and len(status.voters) >= self._max_voters:
+            return ""
+        live = (one for one in status.learners if is_live(self._state, one))
+        return next(live, "")
+
+
+def _describe(command: Command) -> str:
+    """For the log."""
+    match command:
+        case ChangeServer():
+            return f"server {command.server_id} is {command.status.name.lower()}"
+        case ChangePartitions():
+            elected = sum(bool(one.leader) for one in command.changes)
+            offline = sum(one.leader == "" for one in command.changes)
+            return f"{len(command.changes)} partitions change: {elected} get another leader, {offline} go offline"
+    return type(command).__name__

@@ -1,0 +1,104 @@
+"""A server's side of its session with the controller: signs of life out, and for how long the answers let it lead."""
+
+import asyncio
+import logging
+
+from google.protobuf.message import DecodeError
+
+from liftbridge.clock import Clock
+from liftbridge.errors import TransportError
+from liftbridge.interfaces.consensus import Consensus
+from liftbridge.interfaces.transport import Delivery, Transport
+from liftbridge.protocol.generated import internal_pb2 as internal
+
+logger = logging.getLogger(__name__)
+
+
+def heartbeat_subject(namespace: str) -> str:
+    """Where the controller listens."""
+    return f"{namespace}.cluster.heartbeat"
+
+
+class Heartbeats:
+    """Sends while another server leads the metadata group.
+
+    *Lease*: the controller lets a session time-out pass after the last heartbeat it heard before it gives a server's
+    leaderships away. ``holds_lease`` counts from when the heartbeat was sent, so it ends earlier: whoever acks as a
+    leader only while it holds doesn't ack beside its successor.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        consensus: Consensus,
+        clock: Clock,
+        *,
+        namespace: str,
+        cluster_id: str,
+        server_id: str,
+        incarnation: str,
+        interval_s: float,
+        session_timeout_s: float,
+    ) -> None:
+        self._transport = transport
+        self._consensus = consensus
+        self._clock = clock
+        self._subject = heartbeat_subject(namespace)
+        self._reply_subject = f"{namespace}.cluster.session.{server_id}.{incarnation}"
+        self._message = internal.Heartbeat(cluster_id=cluster_id, server_id=server_id, incarnation=incarnation)
+        self._server_id = server_id
+        self._interval_s = interval_s
+        self._timeout_ns = int(session_timeout_s * 1e9)
+        self._sent_ns: dict[int, int] = {}
+        self._lease_end_ns = 0
+        self._leader_changed = asyncio.Event()
+        consensus.on_leader_change(lambda _status: self._leader_changed.set())
+
+    @property
+    def holds_lease(self) -> bool:
+        """Whether this server may act as the leader of partitions now."""
+        return self._consensus.status().is_leader or self._clock.monotonic_ns() < self._lease_end_ns
+
+    async def run(self) -> None:
+        """Until cancelled. Sends nothing while this server is the metadata leader itself."""
+        subscription = await self._transport.subscribe(self._reply_subject, self._receive)
+        try:
+            while True:
+                self._leader_changed.clear()
+                if self._consensus.status().is_leader:
+                    await self._leader_changed.wait()
+                    continue
+                self._beat()
+                await _wait(self._leader_changed, self._interval_s)
+        finally:
+            await subscription.unsubscribe()
+
+    def _beat(self) -> None:
+        self._message.number += 1
+        now_ns = self._clock.monotonic_ns()
+        self._sent_ns[self._message.number] = now_ns
+        if len(self._sent_ns) > 64:
+            del self._sent_ns[next(iter(self._sent_ns))]
+        try:
+            self._transport.publish(self._subject, [self._message.SerializeToString()], reply=self._reply_subject)
+        except TransportError as error:
+            logger.debug("a heartbeat was not sent: %s", error)
+
+    def _receive(self, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            for payload in delivery.payloads:
+                try:
+                    reply = internal.HeartbeatReply.FromString(payload)
+                except DecodeError:
+                    continue
+                sent_ns = self._sent_ns.pop(reply.number, None)
+                # What this server said to itself while it led proves nothing once it doesn't any more.
+                if sent_ns is not None and reply.controller != self._server_id:
+                    self._lease_end_ns = max(self._lease_end_ns, sent_ns + self._timeout_ns)
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return

@@ -1,0 +1,115 @@
+"""Who this server is, as its data directory remembers it, and whether its last stop can have cost it data.
+
+========================= ==============================================================================
+file                      holds
+========================= ==============================================================================
+``server.json``           server ID, namespace, and the cluster it belongs to ("" before it is in one)
+``running.json``          exists from a start to a clean stop; says in which boot of the machine that was
+========================= ==============================================================================
+"""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from liftbridge.errors import ConfigError, StorageError
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """``server_id`` outlives the configured one. ``cluster_id`` is "" until this server has formed or found a cluster."""
+
+    server_id: str
+    namespace: str
+    cluster_id: str = ""
+
+
+def load_identity(data_dir: Path, *, wanted_id: str, fallback_id: str, namespace: str) -> Identity:
+    """The identity in the data directory; a new directory gets the wanted ID or else the fallback.
+
+    Raises ConfigError for the data of another namespace, StorageError for what can't be read.
+    """
+    path = data_dir / "server.json"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        stored = json.loads(path.read_text()) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"data directory {data_dir}: {path.name}: {error}") from error
+    if stored is None:
+        identity = Identity(wanted_id or fallback_id, namespace)
+        save_identity(data_dir, identity)
+        return identity
+    return _checked(stored, data_dir, wanted_id, namespace)
+
+
+def _checked(stored: object, data_dir: Path, wanted_id: str, namespace: str) -> Identity:
+    if not isinstance(stored, dict) or not stored.get("server_id"):
+        raise StorageError(f"data directory {data_dir}: server.json names no server_id")
+    if stored.get("format") != _FORMAT:
+        raise StorageError(
+            f"data directory {data_dir} has format {stored.get('format')}; this version of the server reads {_FORMAT}"
+        )
+    # Versions before clusters didn't note the namespace.
+    identity = Identity(stored["server_id"], stored.get("namespace", namespace), stored.get("cluster_id", ""))
+    if identity.namespace != namespace:
+        raise ConfigError(
+            f'data directory {data_dir} belongs to namespace "{identity.namespace}", and this server is to be in '
+            f'"{namespace}": use another data directory, or --namespace {identity.namespace}'
+        )
+    if wanted_id not in ("", identity.server_id):
+        logger.warning(
+            "server ID %s from the data directory is used, not the configured %s", identity.server_id, wanted_id
+        )
+    return identity
+
+
+def save_identity(data_dir: Path, identity: Identity) -> None:
+    """Durable on return."""
+    _write(data_dir / "server.json", {**asdict(identity), "format": _FORMAT})
+
+
+def begin_run(data_dir: Path) -> bool:
+    """Notes that the server runs. True after an unclean stop that can have cost data: the machine went down meanwhile.
+
+    When only the process was killed, everything it had written is in the page cache or on the disk.
+    """
+    path = data_dir / "running.json"
+    boot = _boot_id()
+    try:
+        before = json.loads(path.read_text())["boot_id"] if path.exists() else None
+    except (OSError, ValueError, KeyError):
+        before = ""  # torn by the crash that we are asking about
+    _write(path, {"boot_id": boot})
+    return before is not None and (before != boot or not boot)
+
+
+def end_run(data_dir: Path) -> None:
+    """Notes a clean stop: every log is closed and on the disk."""
+    (data_dir / "running.json").unlink(missing_ok=True)
+
+
+def _boot_id() -> str:
+    """Another one after each boot; "" where the system doesn't say."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: {error}") from error
