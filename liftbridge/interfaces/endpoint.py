@@ -15,6 +15,11 @@ class Endpoint(ABC):
     def port(self) -> int:
         """The port that is bound, known after ``start`` (it matters when the configured port is 0)."""
 
+    @property
+    def advertised_host(self) -> str:
+        """The host that clients are told to connect to, with the bound port."""
+        return "127.0.0.1"
+
     @abstractmethod
     def set_serving(self, serving: bool) -> None:
         """What health checks say."""

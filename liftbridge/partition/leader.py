@@ -87,7 +87,6 @@ class PartitionLeader:
         self._isr_size = isr_size
         self._loop = asyncio.get_running_loop()
         self._pending: list[PendingRun] = []
-        self._pending_bytes = 0
         self._flush_scheduled = False
         self._unsynced: deque[_Appended] = deque()
         self._unsynced_bytes = 0

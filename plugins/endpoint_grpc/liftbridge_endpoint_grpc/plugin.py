@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import ssl
 
 
+#: Bound, these mean every address of the machine; nobody can connect to them.
+_ANY_ADDRESS = ("0.0.0.0", "::")
+
+
 @hookimpl
 def liftbridge_add_settings() -> list[Setting]:
     return [
@@ -27,7 +31,8 @@ def liftbridge_add_settings() -> list[Setting]:
             "endpoint.grpc.host",
             SettingKind.STRING,
             "",
-            "Host that clients are told to connect to; also bound when listen is unset.",
+            "Host that clients are told to connect to (127.0.0.1 if unset, localhost with TLS); also bound when listen is "
+            "unset.",
             aliases=("host",),
         ),
         Setting(
@@ -82,6 +87,9 @@ def _create(context: EndpointContext) -> Endpoint:
         ServerSettings(
             host=host,
             port=port,
+            advertised_host=advertised_host(
+                settings["endpoint.grpc.host"], host, tls=bool(settings["endpoint.grpc.tls.cert"])
+            ),
             max_message_bytes=settings["endpoint.grpc.max.message.size"],
             max_connections=settings["endpoint.grpc.max.connections"],
             tls=_tls_context(settings["endpoint.grpc.tls.cert"], settings["endpoint.grpc.tls.key"]),
@@ -101,6 +109,16 @@ def bind_address(listen: str, host: str, port: int) -> tuple[str, int]:
     if not bound_port.isdigit() or int(bound_port) > 65_535:
         raise ConfigError(f'endpoint.grpc.listen: could not parse port "{bound_port}"')
     return bound_host.strip("[]") or "0.0.0.0", int(bound_port)
+
+
+def advertised_host(configured: str, bound: str, *, tls: bool) -> str:
+    """What clients are told to connect to. Unless the operator says it, an address: a name makes each client ask for
+    it, and ``localhost`` may be ``::1``, where nobody listens. With TLS the name, because certificates have names."""
+    if configured:
+        return configured
+    if bound not in _ANY_ADDRESS:
+        return bound
+    return "localhost" if tls else "127.0.0.1"
 
 
 def _tls_context(cert: str, key: str) -> "ssl.SSLContext | None":

@@ -53,6 +53,7 @@ class ServerSettings:
 
     host: str
     port: int
+    advertised_host: str = "127.0.0.1"
     max_message_bytes: int = 4 * 1024 * 1024
     max_connections: int = 10_000
     tls: ssl.SSLContext | None = None
@@ -104,6 +105,10 @@ class GrpcEndpoint(Endpoint):
         except (OSError, OverflowError) as error:
             raise ConfigError(f"can't listen on {host}:{port}: {error}") from error
         logger.info("Starting Liftbridge server on %s:%d...", host, self.port)
+
+    @property
+    def advertised_host(self) -> str:
+        return self.settings.advertised_host
 
     @property
     def port(self) -> int:
