@@ -118,7 +118,7 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
     )
     flag("-d", "--data-dir", setting="data.dir", help="where to store everything", metavar="DIR")
-    flag("--host", setting="endpoint.grpc.host", help="host that clients connect to (default: localhost)")
+    flag("--host", setting="endpoint.grpc.host", help="host that clients connect to (default: 127.0.0.1, localhost with TLS)")
     flag("-p", "--port", setting="endpoint.grpc.port", help="port for clients (default: 9292)", metavar="PORT")
     flag("--tls-cert", setting="endpoint.grpc.tls.cert", help="certificate file", metavar="FILE")
     flag("--tls-key", setting="endpoint.grpc.tls.key", help="key file", metavar="FILE")
