@@ -51,7 +51,8 @@ def _new_isr(
 
 def restarted(partition: PartitionState, server_id: str, *, unclean: bool, index: int) -> PartitionState:
     """The partition after a new start of a server: where it leads, a new leader epoch begins, because what it wrote
-    last may not be what it holds now. After an unclean one it leaves every ISR in which there are others."""
+    last may not be what it holds now. After an unclean one it leaves every ISR in which there are others, and where it is
+    in none, a request to add it that was computed from what it held before must not be accepted any more."""
     isr = tuple(one for one in partition.isr if one != server_id)
     if unclean and isr and server_id in partition.isr:
         leads = partition.leader == server_id
@@ -64,6 +65,8 @@ def restarted(partition: PartitionState, server_id: str, *, unclean: bool, index
         )
     if partition.leader == server_id:
         return replace(partition, leader_epoch=index, partition_epoch=index)
+    if unclean and server_id in partition.replicas and server_id not in partition.isr:
+        return replace(partition, partition_epoch=index)
     return partition
 
 

@@ -26,7 +26,8 @@ class PartitionKey:
 class Partition:
     """The committed part of a log, and its readers' waiting room.
 
-    ``high_watermark`` is exclusive: readers see offsets below it. It never goes back while this object lives.
+    ``high_watermark`` is exclusive: readers see offsets below it. It never goes back while this object lives, unless an
+    operator let a replica lead that doesn't hold what was committed.
     """
 
     def __init__(self, key: PartitionKey, log: PartitionLog, subject: str) -> None:
@@ -46,6 +47,11 @@ class Partition:
         if offset > self.high_watermark:
             self.high_watermark = offset
             self.wake_readers()
+
+    def retract_high_watermark(self, offset: int) -> None:
+        """Takes back what counted as committed: the leader proved that it isn't, and an alarm was raised. Readers behind
+        ``offset`` wait until it is passed again."""
+        self.high_watermark = min(self.high_watermark, offset)
 
     async def wait_for_change(self) -> None:
         """Returns when the high watermark moved, the partition ended, or somebody else woke the readers. Look first and

@@ -1,0 +1,136 @@
+"""The follower's rules, for one partition and one leader epoch: what to ask for, and what to do with the answers."""
+
+import logging
+from bisect import bisect_right
+
+from liftbridge.errors import ProtocolError
+from liftbridge.interfaces.records import RecordBatch
+from liftbridge.partition.replication.replica import Replica
+from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch, iter_batches, iter_records
+
+logger = logging.getLogger(__name__)
+
+
+class FollowerReplication:
+    """Changes its log only on the word of the leader of ``leader_epoch``; without an answer it keeps what it has.
+
+    Every answer must be of that epoch: the caller sorts out others.
+    """
+
+    def __init__(self, replica: Replica, leader_epoch: int, name: str) -> None:
+        self._replica = replica
+        self._name = name
+        self.leader_epoch = leader_epoch
+        epochs = replica.log.epochs
+        self._last_epoch = epochs[-1].leader_epoch if epochs else 0
+        #: Whether all that is held is known to be the leader's; what isn't may not be called committed.
+        self._agrees = False
+        #: Where to go on when the leader no longer keeps what comes next.
+        self._resume_offset: int | None = None
+        #: Committed records that the leader made this server drop: more than none means that data was lost.
+        self.lost_records = 0
+
+    @property
+    def next_offset(self) -> int:
+        """The offset to ask for."""
+        return self._replica.log.end_offset if self._resume_offset is None else self._resume_offset
+
+    @property
+    def last_epoch(self) -> int:
+        """The leader epoch of the record before ``next_offset``; 0 when the leader need not compare."""
+        return self._last_epoch if self._resume_offset is None else 0
+
+    def take_slice(self, offset: int, high_watermark: int, data: bytes | memoryview) -> bool:
+        """Appends what continues the log; whether there was anything. What continues another position is ignored: it
+        answers an older question. Raises ProtocolError for damaged batches and StorageError when the disk refuses; then
+        nothing was appended."""
+        appended = False
+        if offset == self.next_offset:
+            self._agrees = True
+            if len(data):
+                appended = self._append(offset, list(iter_batches(data)))
+        if self._agrees:
+            self.take_high_watermark(high_watermark)
+        return appended
+
+    def take_high_watermark(self, leader_high_watermark: int) -> None:
+        """Nobody can vouch for records that he doesn't hold."""
+        self._replica.advance_high_watermark(min(leader_high_watermark, self._replica.log.end_offset))
+
+    def _append(self, offset: int, batches: list[RecordBatch]) -> bool:
+        if batches[0].base_offset < offset:
+            batches[0] = _records_from(batches[0], offset)
+        epoch = self._last_epoch
+        for batch in batches:
+            if not epoch <= batch.leader_epoch <= self.leader_epoch:
+                raise ProtocolError(f"{self._name}: leader epoch {batch.leader_epoch} after {epoch} at offset {offset}")
+            epoch = batch.leader_epoch
+        self._replica.log.append(batches, after_gap=True)
+        self._replica.last_body = (batches[-1].base_offset, batches[-1].data)
+        self._last_epoch = epoch
+        self._resume_offset = None
+        return True
+
+    def take_diverging(self, epoch: int, end_offset: int) -> bool:
+        """Drops what the leader can't have, and says whether that brought the logs closer. One answer may not be enough:
+        the next fetch tells. False when nothing is left to drop, which takes an operator."""
+        log = self._replica.log
+        before = self.next_offset
+        self._resume_offset = None
+        if epoch:  # else the leader knows nothing of epochs up to ours, only where the later ones begin
+            starts = log.epochs
+            place = bisect_right(starts, epoch, key=lambda start: start.leader_epoch)
+            end_offset = min(end_offset, starts[place].start_offset if place < len(starts) else log.end_offset)
+        self._truncate(end_offset)
+        return self.next_offset < before
+
+    def take_out_of_range(self, start_offset: int) -> None:
+        """The leader's log begins behind our position. What is committed here was removed there by retention and can
+        stay; the rest nobody can compare any more."""
+        log = self._replica.log
+        self._truncate(min(log.end_offset, max(self._replica.high_watermark, log.start_offset)))
+        self._resume_offset = max(start_offset, log.end_offset)
+
+    def _truncate(self, end_offset: int) -> None:
+        replica = self._replica
+        log = replica.log
+        end_offset = max(end_offset, log.start_offset)
+        self._agrees = False
+        replica.last_body = (-1, b"")
+        if end_offset < replica.high_watermark:
+            lost = replica.high_watermark - end_offset
+            self.lost_records += lost
+            logger.critical(
+                "%s: DATA LOSS: the leader of epoch %d doesn't hold %d committed records from offset %d on; dropping them",
+                self._name,
+                self.leader_epoch,
+                lost,
+                end_offset,
+            )
+            replica.retract_high_watermark(end_offset)
+        if end_offset < log.end_offset:
+            logger.info(
+                "%s: dropping %d records from offset %d on, which the leader of epoch %d doesn't hold",
+                self._name,
+                log.end_offset - end_offset,
+                end_offset,
+                self.leader_epoch,
+            )
+            log.truncate(end_offset)
+        epochs = log.epochs
+        self._last_epoch = epochs[-1].leader_epoch if epochs else 0
+
+
+def _records_from(batch: RecordBatch, offset: int) -> RecordBatch:
+    """The batch without its records below ``offset``."""
+    body = batch.data[HEADER_BYTES:]
+    kept = [record for record in iter_records(body) if record.offset >= offset]
+    return encode_batch(
+        body[kept[0].start :] if kept else b"",
+        base_offset=offset,
+        end_offset=batch.end_offset,
+        record_count=len(kept),
+        leader_epoch=batch.leader_epoch,
+        timestamp_ns=batch.timestamp_ns,
+        attributes=batch.data[5],
+    )

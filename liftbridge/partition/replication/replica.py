@@ -1,0 +1,20 @@
+"""What the rules of replication see of a partition on this server."""
+
+from typing import Protocol
+
+from liftbridge.interfaces.log import PartitionLog
+
+
+class Replica(Protocol):
+    """One partition's records on this server. ``high_watermark`` is exclusive and survives changes of role."""
+
+    log: PartitionLog
+    high_watermark: int
+    #: The encoded batch that was appended last, and its base offset; (-1, b"") when unknown.
+    last_body: tuple[int, bytes]
+
+    def advance_high_watermark(self, offset: int) -> None:
+        """Commits everything below ``offset``; never goes back."""
+
+    def retract_high_watermark(self, offset: int) -> None:
+        """Takes back what was thought to be committed. Only for proof by the leader that it isn't."""
