@@ -1,6 +1,7 @@
 """Known bugs of the original, and of our own drafts, put back: the simulation must notice each. The numbers are those of
 the list of known bugs that the project keeps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,7 +157,7 @@ class Broken:
     """How often a broken rule shows depends on what happens; ``weights`` makes that more likely."""
 
     rules: Rules
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 #: Requests are slow, and servers come and go.

@@ -5,7 +5,7 @@ seed."""
 
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -445,7 +445,7 @@ class World:
     """``run`` takes random steps and then heals everything. ``weights`` says how often some steps happen, by name."""
 
     def __init__(
-        self, seed: int, *, rules: Rules | None = None, servers: int = 3, weights: dict[str, float] | None = None
+        self, seed: int, *, rules: Rules | None = None, servers: int = 3, weights: Mapping[str, float] | None = None
     ) -> None:
         self.random = random.Random(seed)
         self.rules = rules or Rules()

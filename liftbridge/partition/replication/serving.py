@@ -110,7 +110,6 @@ class FetchServer:
     def lead(self, led: LedPartition) -> None:
         """From now on followers are served; those that asked before this server knew that it leads, too."""
         self._led[led.log_id] = led
-        led.followers.clear()
         for session in self._sessions.values():
             position = session.positions.get(led.log_id)
             if position is not None:
@@ -118,7 +117,9 @@ class FetchServer:
 
     def unlead(self, log_id: LogId) -> None:
         """This server no longer leads the partition; followers learn where to go from metadata."""
-        self._led.pop(log_id, None)
+        led = self._led.pop(log_id, None)
+        if led is not None:
+            led.followers.clear()
 
     def get(self, log_id: LogId) -> LedPartition | None:
         return self._led.get(log_id)
