@@ -38,6 +38,8 @@ _CLOSE_TIMEOUT_S = 5.0
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _WRITE_HIGH_WATER_BYTES = 1024 * 1024
 _SHUTDOWN_NOTICE_S = 0.05
+#: How long what isn't urgent waits for the answer to a call that began together with it.
+_ANSWER_WAIT_S = 0.001
 #: ``:status: 415``; the name by its number in the static table.
 _UNSUPPORTED_MEDIA_TYPE = b"\x08\x03415" + encode_headers([("content-type", "text/plain")])
 _NOT_GRPC = b"This port speaks gRPC (content-type application/grpc).\n"
@@ -145,17 +147,17 @@ class _Stream:
 
     def send_headers(self, block: bytes, *, end_stream: bool = False) -> None:
         self._connection.http2.send_headers(self._stream_id, block, end_stream=end_stream)
-        self._connection.flush_soon()
+        self._connection.flush_answer()
         if end_stream:
             self._connection.forget(self._stream_id)
 
     def send_data(self, data: bytes) -> None:
         self._connection.http2.send_data(self._stream_id, data)
-        self._connection.flush_soon()
+        self._connection.flush_answer()
 
     def send_response(self, headers: bytes, data: bytes, trailers: bytes) -> None:
         self._connection.http2.send_response(self._stream_id, headers, data, trailers)
-        self._connection.flush_soon()
+        self._connection.flush_answer()
         self._connection.forget(self._stream_id)
 
     def waiting_bytes(self) -> int:
@@ -163,7 +165,7 @@ class _Stream:
 
     def give_credit(self, flow_bytes: int) -> None:
         self._connection.http2.give_credit(self._stream_id, flow_bytes)
-        self._connection.flush_soon()
+        self._connection.flush_answer()
 
 
 class _Connection(asyncio.Protocol):
@@ -177,7 +179,10 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._peer = ""
         self._loop = asyncio.get_running_loop()
+        self._reading = False
+        self._started_calls = False
         self._flush_scheduled = False
+        self._flush_timer: asyncio.TimerHandle | None = None
         self._paused = False
         self._idle: asyncio.Future[None] | None = None
         self._preface_timer: asyncio.TimerHandle | None = None
@@ -203,12 +208,15 @@ class _Connection(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
+        self._reading, self._started_calls = True, False
         for event in self.http2.receive(data):
             self._handle(event)
+        self._reading = False
         if self._preface_timer is not None and self.http2.ready:
             self._preface_timer.cancel()
             self._preface_timer = None
-        self.flush_soon()
+        if self.http2.has_output:
+            self._flush_after_answers()
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
@@ -292,6 +300,7 @@ class _Connection(asyncio.Protocol):
             self._reject(event, trailers_only(*outcome_of(error)))
             return
         self._calls[event.stream_id] = call
+        self._started_calls = True
         if event.end_stream:
             call.on_end()
 
@@ -317,16 +326,31 @@ class _Connection(asyncio.Protocol):
 
     # --- output -------------------------------------------------------------------------------------------------------
 
-    def flush_soon(self) -> None:
-        """Writes what is queued when this turn of the event loop ends, so that all of it is one write: answers, credit and
-        whatever else the same input caused."""
-        if not self._flush_scheduled:
+    def flush_answer(self) -> None:
+        """An answer is queued: it takes along what waited for it. (uvloop makes one write of all that is written in one
+        turn of the event loop.)"""
+        if not self._reading:
+            self.flush()
+
+    def _flush_after_answers(self) -> None:
+        """Writes what input caused: credit, acknowledged pings. It waits for the answers to the same input, because each
+        write wakes the client, and a client pings with nearly every message."""
+        if self._started_calls and self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(_ANSWER_WAIT_S, self._flush_late)
+        elif not self._started_calls and not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._flush_turn)
+
+    def _flush_late(self) -> None:
+        self._flush_timer = None
+        self.flush()
+
+    def _flush_turn(self) -> None:
+        self._flush_scheduled = False
+        self.flush()
 
     def flush(self) -> None:
         """Writes what is queued."""
-        self._flush_scheduled = False
         if self._transport is None or self._transport.is_closing():
             return
         output = self.http2.take_output()

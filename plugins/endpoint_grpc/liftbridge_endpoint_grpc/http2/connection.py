@@ -508,6 +508,11 @@ class Http2Connection:
 
     # --- output -------------------------------------------------------------------------------------------------------
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._output)
+
     def take_output(self) -> bytes:
         """What has to be written to the socket now."""
         output, self._output = self._output, []
