@@ -25,7 +25,9 @@ from liftbridge.testing.memory_log import MemoryLogStorage
 
 _MS = 1_000_000
 _SYNC_LIMITS = SyncLimits(max_silence_ns=400 * _MS, max_lag_ns=1500 * _MS)
-_SERVING_LIMITS = ServingLimits(poll_ns=100 * _MS, high_watermark_delay_ns=5 * _MS, answer_max_bytes=600)
+_SERVING_LIMITS = ServingLimits(
+    poll_ns=100 * _MS, high_watermark_delay_ns=5 * _MS, answer_max_bytes=600, max_silence_ns=400 * _MS
+)
 _FETCHING_LIMITS = FetchingLimits(answer_timeout_ns=250 * _MS, retry_ns=50 * _MS)
 _LOG_SETTINGS = LogSettings(segment_max_bytes=400)
 _MAX_PAYLOAD_BYTES = 250
@@ -212,8 +214,8 @@ class Server:
                 self._lead(log_id, local, metadata)
             elif metadata.leader:
                 self._follow(log_id, local)
-        elif local.led is not None and local.led.replication.apply_isr(metadata.isr, metadata.partition_epoch):
-            self.serving.committed(local.led)
+        elif local.led is not None:
+            self.serving.isr_changed(local.led, metadata.isr, metadata.partition_epoch)
 
     def _leave_role(self, log_id: LogId, local: LocalReplica) -> None:
         if local.led is not None:
@@ -238,7 +240,7 @@ class Server:
             now_ns=self.world.now_ns,
             durable_end=self.disk.synced[log_id] if self.world.synced else None,
             limits=_SYNC_LIMITS,
-            is_current=self._is_current,
+            may_serve=self._is_current,
         )
         local.led = LedPartition(log_id, local.partition, replication, lambda: self._committed(log_id, local))
         self.serving.lead(local.led)
@@ -259,7 +261,7 @@ class Server:
                 first_session=self.world.now_ns + 1,
             )
         replication = self.world.rules.follower(local.partition, local.leader_epoch, f"{self.server_id} {log_id}")
-        fetcher.follow(FollowedPartition(log_id, replication, needs_sync=self.world.synced))
+        fetcher.follow(FollowedPartition(log_id, local.partition, replication, needs_sync=self.world.synced))
 
     def _start_sync(self, leader: str, followed: FollowedPartition) -> None:
         end_offset = self.replicas[followed.log_id].partition.log.end_offset
@@ -311,7 +313,7 @@ class Server:
         match message:
             case Fetch():
                 joining = self.serving.receive(message, sender, self.world.now_ns)
-                self.requested += self.serving.wanted_changes(joining, self.world.now_ns)
+                self.requested += self.serving.wanted_now(joining, self.world.now_ns)
             case AnswerPart() | Reset():
                 if sender in self.fetchers:
                     self.fetchers[sender].receive(message, self.world.now_ns)
@@ -331,7 +333,7 @@ class Server:
         self.serving.tick(self.world.now_ns)
         for fetcher in self.fetchers.values():
             fetcher.tick(self.world.now_ns)
-        self.requested += self.serving.all_wanted_changes(self.world.now_ns)
+        self.requested += self.serving.wanted_changes(self.world.now_ns)
 
 
 class Disk:

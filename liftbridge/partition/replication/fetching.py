@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from liftbridge.errors import LiftbridgeError, ProtocolError
 from liftbridge.interfaces.log import LogId
 from liftbridge.partition.replication.following import FollowerReplication
+from liftbridge.partition.replication.replica import Replica
 from liftbridge.protocol.replication import (
     ENTRY_BYTES,
     AnswerPart,
@@ -39,6 +40,7 @@ class FollowedPartition:
     """One partition that this server follows. ``needs_sync``: records count only once they are on the disk."""
 
     log_id: LogId
+    replica: Replica
     replication: FollowerReplication
     needs_sync: bool = False
     syncing: bool = False
@@ -46,7 +48,8 @@ class FollowedPartition:
 
 class ReplicaFetcher:
     """Gives fetches and takes answers; knows neither a transport nor the time. ``sync`` is called with partitions whose
-    log should be synced before their progress is reported; ``synced`` must be called afterwards."""
+    log should be synced before their progress is reported; ``synced`` must be called afterwards. ``appended`` is called
+    with partitions that have new records."""
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class ReplicaFetcher:
         incarnation: str,
         max_payload_bytes: Callable[[], int],
         sync: Callable[[FollowedPartition], None] = lambda _followed: None,
+        appended: Callable[[FollowedPartition], None] = lambda _followed: None,
         limits: FetchingLimits | None = None,
         first_session: int = 1,
     ) -> None:
@@ -62,6 +66,7 @@ class ReplicaFetcher:
         self._incarnation = incarnation
         self._max_payload_bytes = max_payload_bytes
         self._sync = sync
+        self._appended = appended
         self._limits = limits or FetchingLimits()
         self._followed: dict[LogId, FollowedPartition] = {}
         self._changed: dict[LogId, None] = {}
@@ -210,7 +215,10 @@ class ReplicaFetcher:
         replication = followed.replication
         match section.kind:
             case SectionKind.SLICE:
-                return replication.take_slice(section.offset, section.high_watermark, section.data)
+                appended = replication.take_slice(section.offset, section.high_watermark, section.data)
+                if appended:
+                    self._appended(followed)
+                return appended
             case SectionKind.DIVERGING:
                 if not replication.take_diverging(section.epoch, section.offset):
                     raise ProtocolError(f"diverges from its leader at {section.offset}, with nothing left to drop")

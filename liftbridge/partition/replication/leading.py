@@ -68,7 +68,7 @@ class LeaderReplication:
 
     Whoever calls a method that returns True acts on a higher high watermark: readers are awake already, acks and
     followers are the caller's. Times are monotonic. ``durable_end`` is how much of the log is as durable as the stream asks,
-    None for all of it. ``is_current`` says whether an incarnation is a server's present one.
+    None for all of it. ``may_serve`` says whether an incarnation is a server's present one, and the server is wanted in ISRs.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class LeaderReplication:
         now_ns: int,
         durable_end: int | None = None,
         limits: SyncLimits | None = None,
-        is_current: Callable[[str, str], bool] = lambda _replica, _incarnation: True,
+        may_serve: Callable[[str, str], bool] = lambda _replica, _incarnation: True,
     ) -> None:
         self._replica = replica
         self._server_id = server_id
         self._replicas = tuple(replicas)
         self._min_isr = min_isr
         self._limits = limits or SyncLimits()
-        self._is_current = is_current
+        self._may_serve = may_serve
         self._started_ns = now_ns
         self._progress: dict[str, _Progress] = {}
         self.leader_epoch = leader_epoch
@@ -220,6 +220,20 @@ class LeaderReplication:
         if change is self._requested:
             self._requested, self._uncertain = None, self._uncertain | self._joining
 
+    def at_rest(self, now_ns: int) -> bool:
+        """Whether nothing about the ISR can change before somebody appends, fetches or falls silent."""
+        if self.isr != self._replicas or self._requested is not None or self._uncertain:
+            return False
+        end_offset = self._replica.log.end_offset
+        for one in self._counted:
+            progress = self._progress.get(one)
+            if progress is None or progress.next_offset < end_offset or self._is_silent(progress.contact, now_ns):
+                return False
+        return True
+
+    def _is_silent(self, contact: Contact, now_ns: int) -> bool:
+        return now_ns - contact.last_heard_ns > self._limits.max_silence_ns
+
     def _belongs(self, one: str, now_ns: int) -> bool:
         if one == self._server_id:
             return True
@@ -231,18 +245,17 @@ class LeaderReplication:
         progress = self._progress.get(one)
         return (
             progress is not None
-            and self._is_current(one, progress.contact.incarnation)
+            and self._may_serve(one, progress.contact.incarnation)
             and progress.next_offset >= max(self._replica.high_watermark, self.start_offset)
-            and now_ns - progress.contact.last_heard_ns <= self._limits.max_silence_ns
+            and not self._is_silent(progress.contact, now_ns)
         )
 
     def _lags(self, one: str, now_ns: int) -> bool:
         progress = self._progress.get(one)
-        last_heard_ns = self._started_ns if progress is None else progress.contact.last_heard_ns
-        if now_ns - last_heard_ns > self._limits.max_silence_ns:
-            return True
         if progress is None:
-            return False
+            return now_ns - self._started_ns > self._limits.max_silence_ns
+        if self._is_silent(progress.contact, now_ns):
+            return True
         end_offset = self._replica.log.end_offset
         if progress.next_offset >= end_offset:
             progress.behind_since_ns = None

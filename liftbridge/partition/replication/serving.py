@@ -5,7 +5,7 @@ partitions has something new, with everything that is new. Partitions in which n
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -30,11 +30,13 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class ServingLimits:
     """``poll_ns``: a fetch for which there is nothing new is answered after this time. ``high_watermark_delay_ns``: how
-    long a new high watermark waits for records to travel with. An answer has about ``answer_max_bytes``, or one batch."""
+    long a new high watermark waits for records to travel with. An answer has about ``answer_max_bytes``, or one batch.
+    ``max_silence_ns`` is that of the partitions' :class:`SyncLimits`."""
 
     poll_ns: int = 500_000_000
     high_watermark_delay_ns: int = 20_000_000
     answer_max_bytes: int = 1024 * 1024
+    max_silence_ns: int = 2_000_000_000
 
 
 class Outgoing(NamedTuple):
@@ -104,12 +106,15 @@ class FetchServer:
         #: Sessions that may have something to be told.
         self._awake: dict[str, _Session] = {}
         self._resets: list[Outgoing] = []
+        #: Partitions whose ISR may have to change.
+        self._watched: set[LogId] = set()
 
     # --- partitions ---------------------------------------------------------------------------------------------------
 
     def lead(self, led: LedPartition) -> None:
         """From now on followers are served; those that asked before this server knew that it leads, too."""
         self._led[led.log_id] = led
+        self._watched.add(led.log_id)
         for session in self._sessions.values():
             position = session.positions.get(led.log_id)
             if position is not None:
@@ -126,6 +131,7 @@ class FetchServer:
 
     def appended(self, led: LedPartition) -> None:
         """There are new records."""
+        self._watched.add(led.log_id)
         for position in led.followers.values():
             if not position.answered:
                 self._make_ready(position)
@@ -140,20 +146,33 @@ class FetchServer:
 
     # --- changes of the ISR -------------------------------------------------------------------------------------------
 
-    def wanted_changes(self, log_ids: Iterable[LogId], now_ns: int) -> list[tuple[LedPartition, IsrChange]]:
-        """What to ask the controller for now. Each is to be answered by ``change_refused`` or ``change_unknown``, unless it
-        was accepted: then metadata tells."""
+    def wanted_changes(self, now_ns: int) -> list[tuple[LedPartition, IsrChange]]:
+        """What to ask the controller for now; to be called a few times in ``max_silence_ns``. Each is to be answered by
+        ``change_refused`` or ``change_unknown``, unless it was accepted: then metadata tells. Looks only at partitions in
+        which something happened since all was well, and at those of followers that fell silent."""
+        for session in self._sessions.values():
+            if now_ns - session.contact.last_heard_ns > self._limits.max_silence_ns:
+                self._watched.update(session.positions)
         wanted = []
-        for log_id in log_ids:
+        for log_id in list(self._watched):
             led = self._led.get(log_id)
             change = led.replication.wanted_change(now_ns) if led is not None else None
             if led is not None and change is not None:
                 wanted.append((led, change))
+            elif led is None or led.replication.at_rest(now_ns):
+                self._watched.discard(log_id)
         return wanted
 
-    def all_wanted_changes(self, now_ns: int) -> list[tuple[LedPartition, IsrChange]]:
-        """The same for every partition; to be called a few times in the shortest of the sync limits."""
-        return self.wanted_changes(list(self._led), now_ns)
+    def wanted_now(self, log_ids: Iterable[LogId], now_ns: int) -> list[tuple[LedPartition, IsrChange]]:
+        """The same for some partitions that a follower may have caught up with."""
+        leds = [led for log_id in log_ids if (led := self._led.get(log_id)) is not None]
+        return [(led, change) for led in leds if (change := led.replication.wanted_change(now_ns)) is not None]
+
+    def isr_changed(self, led: LedPartition, isr: Collection[str], partition_epoch: int) -> None:
+        """What metadata says of the partition now."""
+        self._watched.add(led.log_id)
+        if led.replication.apply_isr(isr, partition_epoch):
+            self.committed(led)
 
     def change_refused(self, led: LedPartition, change: IsrChange) -> None:
         """It never took effect and never will. No matter any more if the role is over."""
@@ -167,7 +186,7 @@ class FetchServer:
     # --- fetches ------------------------------------------------------------------------------------------------------
 
     def receive(self, fetch: Fetch, reply_subject: str, now_ns: int) -> list[LogId]:
-        """Takes a fetch. Returns the partitions in which its sender may now be ready to join the ISR."""
+        """Takes a fetch. Returns the partitions in which its sender is ready to join the ISR."""
         session = self._session_of(fetch, reply_subject, now_ns)
         if session is None:
             return []
