@@ -22,7 +22,7 @@ from liftbridge.partition.partition import Partition
 from liftbridge.partition.pending import ACK_ALL, ANY_OFFSET, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch
-from liftbridge.protocol.record_encoding import encode_records, encode_trailer
+from liftbridge.protocol.record_encoding import encode_record, encode_records, encode_trailer
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class _Appended:
 
 #: What runs must have in common to be encoded together.
 _SHAPE = attrgetter("subject", "reply", "lead", "item_bytes")
+_MIRROR = attrgetter("mirror")
 
 
 def _place(runs: list[PendingRun], base_offset: int, reception_ns: int) -> list[_Appended]:
@@ -153,9 +154,7 @@ class PartitionLeader:
                 self._refuse(run, Refusal(RefusalKind.STORAGE, f"not stored: {error}"))
             return
         self._note_append(batches[-1], now_ns)
-        for mirror, mirrored in groupby(runs, attrgetter("mirror")):
-            if mirror is not None:
-                mirror.publish(list(mirrored))
+        self._mirror(runs)
         if self.settings.durability is Durability.SYNC:
             self._unsynced.extend(appended)
             self._unsynced_bytes += sum(len(batch.data) for batch in batches)
@@ -164,6 +163,11 @@ class PartitionLeader:
         self._commit(appended)
         if self.settings.durability is Durability.INTERVAL:
             self._start_sync(self.settings.sync_interval_s)
+
+    def _mirror(self, runs: list[PendingRun]) -> None:
+        for mirror, mirrored in groupby(runs, _MIRROR) if len(runs) > 1 else ((runs[0].mirror, runs),):
+            if mirror is not None:
+                mirror.publish(list(mirrored))
 
     def _check_expected_offsets(self, runs: list[PendingRun], next_offset: int) -> list[PendingRun]:
         """Only what publishers expected to stand where it would: record by record, in order. Refusing one shifts nobody
@@ -182,6 +186,8 @@ class PartitionLeader:
     def _encode(
         self, runs: list[PendingRun], base_offset: int, now_ns: int
     ) -> tuple[list[RecordBatch], list[_Appended]]:
+        if len(runs) == 1 and len(runs[0].items) == 1:
+            return [self._encode_one(runs[0], base_offset, now_ns)], [_Appended(runs[0], base_offset, now_ns)]
         batches: list[RecordBatch] = []
         bodies: list[bytes] = []
         body_bytes = 0
@@ -202,6 +208,12 @@ class PartitionLeader:
                 offset += len(items)
         batches.append(self._batch(bodies, batch_base, offset, now_ns))
         return batches, _place(runs, base_offset, now_ns)
+
+    def _encode_one(self, run: PendingRun, base_offset: int, now_ns: int) -> RecordBatch:
+        """The batch of a message that came alone."""
+        trailer = self._trailer(run.subject, run.reply, now_ns)
+        body = encode_record(run.items[0], base_offset, trailer=trailer, lead=run.lead)
+        return self._batch([body], base_offset, base_offset + 1, now_ns)
 
     def _pieces(self, runs: list[PendingRun]) -> list[Sequence[bytes]]:
         """The items of runs of one shape, in pieces that fit a batch: publishers that send one message each are

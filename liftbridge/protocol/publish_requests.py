@@ -69,6 +69,9 @@ class RequestParser:
 
     def parse(self, framed: bytes) -> list[PublishRun]:
         """Splits whole framed PublishRequests into runs, in order. Raises ProtocolError for bytes that aren't."""
+        length = _frame_length(framed, 0) if framed else 0
+        if length + RECORD_PREFIX_BYTES == len(framed):
+            return [_run_of_one(self._parse_one(framed[RECORD_PREFIX_BYTES:]))]
         runs: list[PublishRun] = []
         singles: list[_Request] = []
         position = 0
@@ -392,10 +395,6 @@ def _request_of(request: api.PublishRequest) -> _Request:
 
 def _add_singles(runs: list[PublishRun], singles: list[_Request]) -> None:
     """Turns single requests into runs of those that stand together and go the same way; empties ``singles``."""
-    if len(singles) == 1:
-        runs.append(_run_of_one(singles[0]))
-        singles.clear()
-        return
     start = 0
     for i in range(1, len(singles) + 1):
         if i == len(singles) or singles[i].route != singles[start].route:

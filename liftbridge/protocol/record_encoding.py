@@ -63,6 +63,11 @@ def encode_value(value: bytes) -> bytes:
     return encode_text(VALUE_TAG[0], value)
 
 
+def encode_record(item: bytes, offset: int, *, trailer: bytes, lead: bytes = b"") -> bytes:
+    """One record: ``lead`` + item + ``trailer``."""
+    return b"".join((_head(len(lead) + len(item) + len(trailer), offset), lead, item, trailer))
+
+
 def encode_records(
     items: Sequence[bytes], item_bytes: int | None, *, base_offset: int, trailer: bytes, lead: bytes = b""
 ) -> bytes:

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 from liftbridge.errors import ProtocolError
 
+_NINE_BYTES, _TEN_BYTES = 1 << 56, 1 << 63
 _ONE_BYTE = tuple(bytes((value,)) for value in range(128))
 
 
@@ -11,6 +12,20 @@ def encode_varint(value: int) -> bytes:
     """Shortest encoding of a non-negative integer below 2**64; a negative int64 takes ten bytes, as protobuf has it."""
     if 0 <= value < 128:
         return _ONE_BYTE[value]
+    if _NINE_BYTES <= value < _TEN_BYTES:  # a time in nanoseconds, which each message has three of
+        return bytes(
+            (
+                value & 0x7F | 0x80,
+                value >> 7 & 0x7F | 0x80,
+                value >> 14 & 0x7F | 0x80,
+                value >> 21 & 0x7F | 0x80,
+                value >> 28 & 0x7F | 0x80,
+                value >> 35 & 0x7F | 0x80,
+                value >> 42 & 0x7F | 0x80,
+                value >> 49 & 0x7F | 0x80,
+                value >> 56,
+            )
+        )
     if value < 0:
         value += 1 << 64
     encoded = bytearray()

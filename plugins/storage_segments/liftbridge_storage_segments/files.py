@@ -19,8 +19,13 @@ def storage_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kind = DiskFull if error.errno in _NO_ROOM else StorageError
-        raise kind(f"{what}: {error.strerror or error}") from error
+        raise storage_error(what, error) from error
+
+
+def storage_error(what: str, error: OSError) -> StorageError:
+    """Our error for the operating system's."""
+    kind = DiskFull if error.errno in _NO_ROOM else StorageError
+    return kind(f"{what}: {error.strerror or error}")
 
 
 class OpenFile:
@@ -52,8 +57,10 @@ class Files:
                 while len(self._open) > self._limit:
                     self._open.popitem(last=False)
         else:
-            with suppress(KeyError):  # another thread dropped it just now; this reference keeps it usable
+            try:
                 self._open.move_to_end(path)
+            except KeyError:
+                pass  # another thread dropped it just now; this reference keeps it usable
         return file
 
     def forget(self, path: Path) -> None:

@@ -118,7 +118,8 @@ class NatsTransport(Transport):
         connection = self._connection(echo=echo)
         if not payloads:
             return
-        _check_size(max(map(len, payloads)), connection.client.max_payload)
+        longest = len(payloads[0]) if len(payloads) == 1 else max(map(len, payloads))
+        _check_size(longest, connection.client.max_payload)
         if not connection.bulk.publish(command, payloads, deferrable=deferrable):
             state = "is slow" if connection.connected else "is away"
             raise TransportClosed(

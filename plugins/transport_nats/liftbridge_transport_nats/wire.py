@@ -179,6 +179,8 @@ def _run_layout(line_bytes: int, header_bytes: int, payload_bytes: int) -> struc
 
 def publish_commands(command: bytes, payloads: Sequence[bytes]) -> bytes:
     """The PUB commands that send ``payloads``, as one block; ``command`` is everything before the length."""
+    if len(payloads) == 1:
+        return b"%b%d\r\n%b\r\n" % (command, len(payloads[0]), payloads[0])
     lengths = set(map(len, payloads))
     if len(lengths) == 1:
         line = b"%b%d\r\n" % (command, lengths.pop())
