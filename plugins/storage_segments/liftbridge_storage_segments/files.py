@@ -57,7 +57,7 @@ class Files:
                 while len(self._open) > self._limit:
                     self._open.popitem(last=False)
         else:
-            try:
+            try:  # noqa: SIM105  (suppress costs more than the rest of this)
                 self._open.move_to_end(path)
             except KeyError:
                 pass  # another thread dropped it just now; this reference keeps it usable
