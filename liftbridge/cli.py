@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,6 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_plugins(commands)
     _add_config(commands)
     _add_dump_log(commands)
+    _add_cluster(commands)
     return parser
 
 
@@ -88,27 +90,40 @@ def _add_serve(commands: Any) -> None:
     serve.set_defaults(command=_serve)
 
 
-def _add_server_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags and the settings they set; a flag that isn't given sets nothing."""
+def _add_flag(parser: argparse.ArgumentParser, *names: str, setting: str, help: str, **more: Any) -> None:
+    """A flag that sets a setting, and nothing when it isn't given."""
+    more.setdefault("metavar", "VALUE") if more.get("action") != "store_const" else None
+    parser.add_argument(*names, dest=f"set:{setting}", default=None, help=help, **more)
 
-    def flag(*names: str, setting: str, help: str, **more: Any) -> None:
-        more.setdefault("metavar", "VALUE") if more.get("action") != "store_const" else None
-        parser.add_argument(*names, dest=f"set:{setting}", default=None, help=help, **more)
 
-    switch: dict[str, Any] = {"action": "store_const", "const": "true"}
+def _add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """What says which cluster is meant."""
     parser.add_argument("-c", "--config", metavar="FILE", type=Path, help="read settings from FILE")
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="set any setting; may be repeated"
     )
-    flag("--server-id", "--id", setting="clustering.server.id", help="ID of the server (default: random)")
-    flag("--namespace", "--ns", setting="clustering.namespace", help="cluster namespace (default: liftbridge-default)")
-    flag(
+    _add_flag(
+        parser,
+        "--namespace",
+        "--ns",
+        setting="clustering.namespace",
+        help="cluster namespace (default: liftbridge-default)",
+    )
+    _add_flag(
+        parser,
         "-n",
         "--nats-servers",
         setting="transport.nats.servers",
         help="URLs of NATS servers, by comma or repeated (default: nats://127.0.0.1:4222)",
         action="append",
     )
+
+
+def _add_server_flags(parser: argparse.ArgumentParser) -> None:
+    _add_common_flags(parser)
+    flag = partial(_add_flag, parser)
+    switch: dict[str, Any] = {"action": "store_const", "const": "true"}
+    flag("--server-id", "--id", setting="clustering.server.id", help="ID of the server (default: random)")
     flag("-e", "--embedded-nats", setting="transport.nats.embedded", help="run a nats-server as a child", **switch)
     flag(
         "--embedded-nats-config",
@@ -118,7 +133,11 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
     )
     flag("-d", "--data-dir", setting="data.dir", help="where to store everything", metavar="DIR")
-    flag("--host", setting="endpoint.grpc.host", help="host that clients connect to (default: 127.0.0.1, localhost with TLS)")
+    flag(
+        "--host",
+        setting="endpoint.grpc.host",
+        help="host that clients connect to (default: 127.0.0.1, localhost with TLS)",
+    )
     flag("-p", "--port", setting="endpoint.grpc.port", help="port for clients (default: 9292)", metavar="PORT")
     flag("--tls-cert", setting="endpoint.grpc.tls.cert", help="certificate file", metavar="FILE")
     flag("--tls-key", setting="endpoint.grpc.tls.key", help="key file", metavar="FILE")
@@ -164,6 +183,49 @@ def _add_dump_log(commands: Any) -> None:
     dump.add_argument("path", help="the file or directory")
     dump.add_argument("--values", action="store_true", help="whole keys and values instead of previews")
     dump.set_defaults(command=_dump_log)
+
+
+def _add_cluster(commands: Any) -> None:
+    cluster = commands.add_parser(
+        "cluster",
+        help="look at a cluster and change it",
+        description="Asks the cluster in a namespace, over NATS. No server needs to run here.",
+    )
+    actions = cluster.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    status = actions.add_parser(
+        "status",
+        help="show servers and partitions",
+        description="Shows servers and partitions. The exit code is 3 when a server is down or a partition offline.",
+    )
+    drain = actions.add_parser(
+        "drain",
+        help="make a server ready to stop",
+        description="Hands over what a server leads and takes it out of the ISRs, where others can take over, until it "
+        "starts again.",
+    )
+    remove = actions.add_parser(
+        "remove",
+        help="take a server out for good",
+        description="Moves the replicas of a server, dead or alive, to others and removes it. Its ID can't come back.",
+    )
+    transfer = actions.add_parser(
+        "transfer-leader",
+        help="hand over the lead",
+        description="Makes a server the leader of the metadata group, or of a partition.",
+    )
+    for action, default_s in ((status, 10.0), (drain, 60.0), (remove, 600.0), (transfer, 10.0)):
+        _add_common_flags(action)
+        action.add_argument(
+            "--timeout", metavar="SECONDS", type=float, default=default_s, help="give up then (default: %(default)g)"
+        )
+        action.add_argument("--json", action="store_true", help="for programs")
+        action.set_defaults(command=_cluster, server_id="", stream="", partition=0, accept_loss=False)
+    for action in (drain, remove, transfer):
+        action.add_argument("server_id", metavar="SERVER", help="its ID")
+    for action in (remove, transfer):
+        action.add_argument("--accept-loss", action="store_true", help="even if committed messages may be lost by it")
+    transfer.add_argument("--stream", metavar="NAME", help="a partition of this stream, not the metadata group")
+    transfer.add_argument("--partition", metavar="NUMBER", type=int, help="which one (default: 0)")
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -299,6 +361,24 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _cluster(options: argparse.Namespace) -> int:
+    from liftbridge.operating import ClusterQuestion
+    from liftbridge.operating import run as run_question
+
+    plugins = PluginManager()
+    settings = load(plugins.settings(), file=options.config, flags=_flags(options))
+    question = ClusterQuestion(
+        action=options.action,
+        server_id=options.server_id,
+        stream=options.stream,
+        partition=options.partition,
+        accept_loss=options.accept_loss,
+        timeout_s=options.timeout,
+        as_json=options.json,
+    )
+    return run_question(question, settings, plugins)
 
 
 def _dump_log(options: argparse.Namespace) -> int:

@@ -14,15 +14,18 @@ Handler = Callable[[bytes], Awaitable[bytes | None]]
 
 #: Requests of one subject in work at a time. More are dropped; whoever asked asks again.
 _MAX_RUNNING = 1024
+_GRACE_S = 0.1
 
 
 class Answering:
-    """Answers what arrives on one subject, each request in a task of its own."""
+    """Answers what arrives on one subject, each request in a task of its own. ``farewell`` is the answer to what is still
+    in work when it stops; None leaves that without one."""
 
-    def __init__(self, transport: Transport, subject: str, handler: Handler) -> None:
+    def __init__(self, transport: Transport, subject: str, handler: Handler, *, farewell: bytes | None = None) -> None:
         self._transport = transport
         self._subject = subject
         self._handler = handler
+        self._farewell = farewell
         self._subscription: Subscription | None = None
         self._running: set[asyncio.Task[None]] = set()
 
@@ -30,10 +33,12 @@ class Answering:
         self._subscription = await self._transport.subscribe(self._subject, self._take)
 
     async def stop(self) -> None:
-        """Takes no more requests and gives up those in work."""
+        """Takes no more requests, and gives up those in work that don't end by themselves at once."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await subscription.unsubscribe()
+        if self._running:
+            await asyncio.wait(self._running, timeout=_GRACE_S)
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -49,9 +54,15 @@ class Answering:
     async def _answer(self, reply_subject: str, payload: bytes) -> None:
         try:
             reply = await self._handler(payload)
+        except asyncio.CancelledError:
+            self._reply(reply_subject, self._farewell)
+            raise
         except Exception:
             logger.exception("a request on %s failed", self._subject)
             return
+        self._reply(reply_subject, reply)
+
+    def _reply(self, reply_subject: str, reply: bytes | None) -> None:
         if reply is None or not reply_subject:
             return
         try:

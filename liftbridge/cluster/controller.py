@@ -11,7 +11,7 @@ from liftbridge.clock import Clock
 from liftbridge.cluster.answering import Answering
 from liftbridge.cluster.control import ControllerCore, ControlSettings
 from liftbridge.cluster.heartbeats import heartbeat_subject
-from liftbridge.cluster.requests import ControlRequests
+from liftbridge.cluster.requests import LEADER_CHANGED, ControlRequests
 from liftbridge.errors import ConsensusError, LiftbridgeError, TransportError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.transport import Delivery, Transport
@@ -103,7 +103,8 @@ class ClusterController:
             server_id=self._server_id,
         )
         async with contextlib.AsyncExitStack() as exit_:
-            answering = Answering(self._transport, controller_subject(self._namespace), requests.answer)
+            subject = controller_subject(self._namespace)
+            answering = Answering(self._transport, subject, requests.answer, farewell=LEADER_CHANGED)
             exit_.push_async_callback(answering.stop)
             await answering.start()
             heartbeats = await self._transport.subscribe(heartbeat_subject(self._namespace), self._hear(core))

@@ -40,11 +40,11 @@ class Operations:
         await self._begin_draining(server_id, timeout_s)
         left = burden(self._state, server_id)
         if left:
-            raise Unfinished(f"{left} partitions are still handed over")
+            raise Unfinished(f"still to be handed over: {left} partitions")
         if server_id == self._server_id:
             await self._hand_over_metadata(timeout_s)
         alone = sum(one.isr == (server_id,) for stream in self._state.streams.values() for one in stream.partitions)
-        return f"server {server_id} is drained" + (f"; {alone} partitions are in sync only there" if alone else "")
+        return f"server {server_id} is drained" + (f"; in sync only there: {alone} partitions" if alone else "")
 
     async def _begin_draining(self, server_id: str, timeout_s: float) -> None:
         if self._state.servers[server_id].status is ServerStatus.LIVE:
@@ -100,7 +100,7 @@ class Operations:
         changes = [change for one in held if (change := self._without(server_id, *one, loads, accept_loss=accept_loss))]
         if changes:
             await self._propose(ChangePartitions(tuple(changes[:_BATCH])), timeout_s)
-        raise Unfinished(f"{len(held)} partitions are still moved from {server_id}")
+        raise Unfinished(f"still to be moved from {server_id}: {len(held)} partitions")
 
     def _loads(self, leaving: str) -> Counter[str]:
         """Partitions on each server that can take more."""

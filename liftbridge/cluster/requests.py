@@ -24,6 +24,12 @@ _OUTCOME_UNKNOWN = internal.ControlError.OUTCOME_UNKNOWN
 _REFUSED = internal.ControlError.REFUSED
 
 
+#: To who asked a leader that lost its place meanwhile.
+LEADER_CHANGED = internal.ControlReply(
+    error=internal.ControlError(kind=_OUTCOME_UNKNOWN, text="the metadata leader changed")
+).SerializeToString()
+
+
 class ControlRequests:
     """Answers for one term of leading. ``wake`` lets the controller look at once at what was reported."""
 

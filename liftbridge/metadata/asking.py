@@ -10,7 +10,7 @@ from liftbridge.interfaces.transport import Transport
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 #: One attempt. A leader that lost its place without knowing may take the question and never answer.
-_ATTEMPT_S = 2.0
+_ATTEMPT_S = 1.0
 _PAUSE_S = 0.05
 
 
@@ -47,7 +47,7 @@ class ControllerClient:
         raise problem
 
     async def ask_once(self, request: internal.ControlRequest, *, timeout_s: float) -> internal.ControlReply:
-        """One attempt, of two seconds at most. Raises NoAnswerYet, or FailedPrecondition when the cluster refuses."""
+        """One attempt, of a second at most. Raises NoAnswerYet, or FailedPrecondition when the cluster refuses."""
         attempt_s = min(timeout_s, _ATTEMPT_S)
         request.cluster_id = self._cluster_id
         request.sender = self._sender

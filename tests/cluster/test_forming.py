@@ -2,8 +2,10 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -49,12 +51,22 @@ def metadata_leader(cluster: ClusterProcesses) -> str:
     return str(eventually(find))
 
 
+def is_led_by_one_of(cluster: ClusterProcesses, leaders: Sequence[str], number: int, server_id: str) -> bool:
+    """Partition ``number`` of stream x, as that server knows it."""
+    return cluster.partition(server_id, "x", number).leader in leaders
+
+
+def on_all(condition: Callable[[str], Any], server_ids: Sequence[str] = THREE) -> None:
+    """Waits until it holds on each of the servers."""
+    for server_id in server_ids:
+        eventually(partial(condition, server_id))
+
+
 # --- coming together --------------------------------------------------------------------------------------------------
 
 
 def test_servers_join_a_seed_and_everybody_knows_everybody(three: ClusterProcesses) -> None:
-    for server_id in THREE:
-        eventually(lambda: brokers(three, server_id) == set(THREE))
+    on_all(lambda server_id: brokers(three, server_id) == set(THREE))
 
 
 @pytest.mark.parametrize("through", THREE)
@@ -62,13 +74,11 @@ def test_streams_are_created_and_deleted_through_any_server(three: ClusterProces
     name = f"through-{through}"
     three.call(through, "CreateStream", name=name, subject=name, replicationFactor=3, partitions=3)
     assert name in streams(three, through), "the server that answered knows it at once"
-    for server_id in THREE:
-        eventually(lambda: name in streams(three, server_id))
+    on_all(lambda server_id: name in streams(three, server_id))
     other = THREE[THREE.index(through) - 1]
     three.call(other, "DeleteStream", name=name)
     assert name not in streams(three, other)
-    for server_id in THREE:
-        eventually(lambda: name not in streams(three, server_id))
+    on_all(lambda server_id: name not in streams(three, server_id))
 
 
 def test_a_stream_exists_for_every_server_as_soon_as_it_was_created(three: ClusterProcesses) -> None:
@@ -95,8 +105,7 @@ def test_a_list_of_peers_begins_a_cluster_together(cluster: ClusterProcesses) ->
     for server_id in THREE:
         cluster.add(server_id, bootstrap=peers)
     cluster.start(*THREE)
-    for server_id in THREE:
-        eventually(lambda: brokers(cluster, server_id) == set(THREE))
+    on_all(lambda server_id: brokers(cluster, server_id) == set(THREE))
     cluster.call("a", "CreateStream", name="x", subject="x", replicationFactor=3)
 
 
@@ -207,10 +216,9 @@ def test_all_servers_come_back_after_kill_9_in_any_order(cluster: ClusterProcess
     for server_id in THREE:
         cluster.servers[server_id].kill()
     cluster.start(*order)
-    for server_id in THREE:
-        for number in range(3):
-            eventually(lambda: cluster.partition(server_id, "x", number).leader)
-            assert sorted(cluster.partition(server_id, "x", number).isr) == list(THREE)
+    for number in range(3):
+        on_all(partial(is_led_by_one_of, cluster, THREE, number))
+        assert sorted(cluster.partition("a", "x", number).isr) == list(THREE)
 
 
 def test_another_server_leads_when_the_metadata_leader_is_killed(cluster: ClusterProcesses) -> None:
@@ -223,9 +231,8 @@ def test_another_server_leads_when_the_metadata_leader_is_killed(cluster: Cluste
     cluster.servers[victim].kill()
     others = [one for one in THREE if one != victim]
     cluster.call(others[0], "CreateStream", name="y", subject="y", replicationFactor=2)
-    for server_id in others:
-        for number in range(3):
-            eventually(lambda: cluster.partition(server_id, "x", number).leader in others)
+    for number in range(3):
+        on_all(partial(is_led_by_one_of, cluster, others, number), others)
     cluster.start(victim)
     eventually(lambda: streams(cluster, victim) == {"x", "y"})
 
