@@ -37,12 +37,14 @@ class FetchingLimits:
 
 @dataclass(eq=False, slots=True)
 class FollowedPartition:
-    """One partition that this server follows. ``needs_sync``: records count only once they are on the disk."""
+    """One partition that this server follows. ``needs_sync``: records count only once they are on the disk;
+    ``sync_interval_s``: they are brought there within this time, 0 for whenever the system likes."""
 
     log_id: LogId
     replica: Replica
     replication: FollowerReplication
     needs_sync: bool = False
+    sync_interval_s: float = 0.0
     syncing: bool = False
 
 
