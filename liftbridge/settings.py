@@ -158,6 +158,14 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         check=_positive,
     ),
     Setting(
+        "clustering.rebalance.interval",
+        _DURATION,
+        60.0,
+        "When nothing else changed for so long, some partitions get another leader, until all servers lead about as many; "
+        "0 never does it.",
+        check=_not_negative,
+    ),
+    Setting(
         "clustering.drain.timeout",
         _DURATION,
         10.0,

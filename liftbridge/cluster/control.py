@@ -22,10 +22,12 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
     """``session_timeout_s``: silence after which a server is dead. ``suspicion_window_s``: reports on a leader count
-    together when they arrive within this time. Batches: partitions that change with one command."""
+    together when they arrive within this time. ``rebalance_interval_s``: when nothing else changed for so long,
+    leaderships are evened out; 0 never does. Batches: partitions that change with one command."""
 
     session_timeout_s: float = 1.0
     suspicion_window_s: float = 5.0
+    rebalance_interval_s: float = 60.0
     failover_batch: int = 250
     drain_batch: int = 50
 
@@ -65,7 +67,9 @@ class ControllerCore:
         self._sessions: dict[str, _Session] = {}
         self._witnesses: dict[tuple[int, int, int], dict[str, int]] = {}
         self._suspected: set[tuple[int, int, int]] = set()
+        self._down_since_ns: dict[str, int] = {}
         self._looked_at: tuple[int, int] | None = None
+        self._calm_since_ns = 0
 
     # --- what comes in ------------------------------------------------------------------------------------------------
 
@@ -114,18 +118,23 @@ class ControllerCore:
             return changes
         looked_at = (self._state.version, len(self._suspected))
         if looked_at == self._looked_at:
-            return []
+            return self._rebalance(now_ns)
         commands = self._partition_commands()
         if not commands:
             self._looked_at = looked_at
+            self._calm_since_ns = now_ns
         return commands
 
     def _status_changes(self, now_ns: int) -> Iterator[Command]:
         for server in self._state.servers.values():
             alive = self._is_alive(server, now_ns)
+            if server.status is ServerStatus.DOWN:
+                self._down_since_ns.setdefault(server.server_id, now_ns)
+            else:
+                self._down_since_ns.pop(server.server_id, None)
             if server.status in (ServerStatus.LIVE, ServerStatus.DRAINING) and alive is False:
                 yield ChangeServer(server.server_id, ServerStatus.DOWN, server.incarnation)
-            elif server.status is ServerStatus.DOWN and alive:
+            elif server.status is ServerStatus.DOWN and alive and self._is_back(server, now_ns):
                 yield ChangeServer(server.server_id, ServerStatus.LIVE, server.incarnation)
 
     def _is_alive(self, server: ServerState, now_ns: int) -> bool | None:
@@ -137,6 +146,13 @@ class ControllerCore:
         if session.heard_ns is not None:
             return now_ns - session.heard_ns <= self._timeout_ns
         return None if now_ns - session.since_ns <= self._timeout_ns else False
+
+    def _is_back(self, server: ServerState, now_ns: int) -> bool:
+        """Heard since it is down: a server that stops says so, and what it sent just before mustn't bring it back."""
+        heard_ns = self._session(server, now_ns).heard_ns
+        return server.server_id == self._server_id or (
+            heard_ns is not None and heard_ns > self._down_since_ns[server.server_id]
+        )
 
     def _session(self, server: ServerState, now_ns: int) -> _Session:
         session = self._sessions.get(server.server_id)
@@ -210,6 +226,32 @@ class ControllerCore:
             leader = min(candidates, key=lambda server: leaderships[server])
         leaderships[leader] += 1
         return leader
+
+    def _rebalance(self, now_ns: int) -> list[Command]:
+        """Evens leaderships out, a batch at a time, after a calm while: servers that come back lead nothing at first."""
+        interval_ns = int(self._settings.rebalance_interval_s * 1e9)
+        if not interval_ns or now_ns - self._calm_since_ns < interval_ns:
+            return []
+        self._calm_since_ns = now_ns
+        leaderships = self._leaderships()
+        moves: list[PartitionChange] = []
+        for stream in self._state.streams.values():
+            for number, partition in enumerate(stream.partitions):
+                successor = self._lighter_leader(partition, leaderships)
+                if successor and len(moves) < self._settings.drain_batch:
+                    leaderships[partition.leader] -= 1
+                    leaderships[successor] += 1
+                    epoch = partition.partition_epoch
+                    moves.append(PartitionChange(stream.stream_id, number, epoch, leader=successor))
+        return [ChangePartitions(tuple(moves))] if moves else []
+
+    def _lighter_leader(self, partition: PartitionState, leaderships: Counter[str]) -> str:
+        """Who would lead at least two fewer than the present leader; "" when nobody does."""
+        candidates = [one for one in partition.isr if is_live(self._state, one)]
+        lightest = min(candidates, key=lambda one: leaderships[one], default="")
+        if not partition.leader or not lightest or leaderships[partition.leader] - leaderships[lightest] < 2:
+            return ""
+        return lightest
 
     def _forget_old_epochs(self) -> None:
         def is_current(key: tuple[int, int, int]) -> bool:

@@ -5,7 +5,7 @@ import logging
 import secrets
 import string
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class NodeSettings:
 
     bootstrap: Bootstrap
     heartbeat_s: float = 0.25
-    session_timeout_s: float = 1.0
+    control: ControlSettings = field(default_factory=ControlSettings)
 
 
 class ClusterNode:
@@ -141,7 +141,7 @@ class ClusterNode:
             self._state,
             self._policy,
             self._clock,
-            ControlSettings(session_timeout_s=self._settings.session_timeout_s),
+            self._settings.control,
             namespace=self._identity.namespace,
             cluster_id=self._identity.cluster_id,
             server_id=self._identity.server_id,
@@ -175,7 +175,7 @@ class ClusterNode:
             server_id=self._identity.server_id,
             incarnation=self._incarnation,
             interval_s=self._settings.heartbeat_s,
-            session_timeout_s=self._settings.session_timeout_s,
+            session_timeout_s=self._settings.control.session_timeout_s,
         )
 
     def establish(self) -> None:

@@ -154,7 +154,7 @@ class MetadataState:
 
     def _restart(self, index: int, server_id: str, *, unclean: bool) -> None:
         for name, stream in list(self._streams.items()):
-            if any(server_id in one.isr for one in stream.partitions):
+            if any(server_id in one.replicas for one in stream.partitions):
                 partitions = [restarted(one, server_id, unclean=unclean, index=index) for one in stream.partitions]
                 self._replace_partitions(index, name, partitions)
 
