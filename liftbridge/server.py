@@ -25,6 +25,7 @@ from liftbridge.broker.publishing import Publishing, SubjectMirror
 from liftbridge.broker.streams import StreamHandlers
 from liftbridge.broker.targets import TargetTable
 from liftbridge.clock import SystemClock
+from liftbridge.cluster.control import ControlSettings
 from liftbridge.cluster.forming import Bootstrap
 from liftbridge.cluster.identity import Identity, load_identity
 from liftbridge.cluster.node import ClusterNode, NodeSettings, random_id
@@ -228,7 +229,10 @@ class Server:
                     max_voters=settings["clustering.raft.max.quorum.size"],
                 ),
                 heartbeat_s=settings["clustering.session.heartbeat"],
-                session_timeout_s=settings["clustering.session.timeout"],
+                control=ControlSettings(
+                    session_timeout_s=settings["clustering.session.timeout"],
+                    rebalance_interval_s=settings["clustering.rebalance.interval"],
+                ),
             ),
             incarnation=self._incarnation,
             fail=self._fail,
