@@ -8,11 +8,15 @@ Everything runs on the event loop. Handlers raise :class:`liftbridge.errors.Lift
 are what the client gets. Anything else that is raised is a bug: answer INTERNAL and log it with its traceback.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from liftbridge.protocol.generated import api_pb2 as api
+
+#: How long a publisher that set no deadline waits for its acks.
+PUBLISH_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,16 @@ class Subscription(Protocol):
         """The client is gone. Idempotent."""
 
 
+class PublishReply(Protocol):
+    """The endpoint's side of one Publish call. Exactly one of these is called, once, after ``publish`` returned."""
+
+    def succeed(self, response: bytes) -> None:
+        """The encoded PublishResponse."""
+
+    def fail(self, error: BaseException) -> None:
+        """As if a handler had raised it."""
+
+
 #: A control call: takes the request and who calls, returns the response.
 UnaryHandler = Callable[[Any, CallContext], Awaitable[Any]]
 
@@ -76,8 +90,15 @@ class BrokerApi(Protocol):
     """The broker's handlers."""
 
     def unary_handlers(self) -> Mapping[str, UnaryHandler]:
-        """The handler of each unary call of ``proto.API``, by method name (``"CreateStream"``), asked once at start.
-        A handler of ``X`` takes an ``api.XRequest`` and returns an ``api.XResponse``."""
+        """The handler of each unary call of ``proto.API`` but Publish, by method name (``"CreateStream"``), asked once
+        at start. A handler of ``X`` takes an ``api.XRequest`` and returns an ``api.XResponse``."""
+
+    def publish(self, request: bytes, call: CallContext, reply: PublishReply) -> asyncio.Task[None] | None:
+        """Publishes the message of an encoded PublishRequest. Raises what a handler would, and then doesn't reply; a
+        :class:`~liftbridge.errors.ProtocolError` means that the request isn't one. Cancel the task, if there is one,
+        when the client is gone. A call without a deadline should end after ``PUBLISH_TIMEOUT_S``.
+
+        This is no coroutine because a task, a future and a timer cost as much as storing the message."""
 
     def publish_session(self, call: CallContext, sink: ResponseSink) -> PublishSession:
         """Opens a PublishAsync session."""

@@ -1,13 +1,15 @@
 """The broker that endpoints are handed: every call of the API, by name."""
 
+import asyncio
 from collections.abc import Mapping
 
-from liftbridge.broker.api import CallContext, ResponseSink, UnaryHandler
+from liftbridge.broker.api import CallContext, PublishReply, ResponseSink, UnaryHandler
 from liftbridge.broker.api import PublishSession as PublishSessionApi
 from liftbridge.broker.api import Subscription as SubscriptionApi
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.publishing import Publishing
 from liftbridge.broker.session import PublishSession
+from liftbridge.broker.single_publishing import SinglePublishing
 from liftbridge.broker.streams import StreamHandlers
 from liftbridge.broker.subscribing import subscribe
 from liftbridge.broker.unimplemented import unimplemented_handlers
@@ -30,6 +32,7 @@ class Broker:
         self._state = state
         self._partitions = partitions
         self._publishing = publishing
+        self._single = SinglePublishing(publishing)
         self._streams = streams
         self._cluster_metadata = cluster_metadata
 
@@ -39,10 +42,13 @@ class Broker:
             "DeleteStream": self._streams.delete_stream,
             "FetchMetadata": self._cluster_metadata.fetch_metadata,
             "FetchPartitionMetadata": self._cluster_metadata.fetch_partition_metadata,
-            "Publish": self._publishing.publish,
-            "PublishToSubject": self._publishing.publish_to_subject,
+            "PublishToSubject": self._single.publish_to_subject,
             **unimplemented_handlers(),
         }
+
+    def publish(self, request: bytes, call: CallContext, reply: PublishReply) -> asyncio.Task[None] | None:
+        del call
+        return self._single.publish(request, reply)
 
     def publish_session(self, call: CallContext, sink: ResponseSink) -> PublishSessionApi:
         del call

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from liftbridge.broker.api import ResponseSink
-from liftbridge.broker.publishing import FINISH_TIMEOUT_S, Lane, Publishing, acks_in, enveloped, refusal_of
+from liftbridge.broker.api import PUBLISH_TIMEOUT_S, ResponseSink
+from liftbridge.broker.publishing import Lane, Publishing, acks_in, enveloped, refusal_of
 from liftbridge.broker.targets import Target
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription
@@ -176,7 +176,7 @@ class PublishSession:
         self._answered.clear()
         if self._unanswered > 0:
             try:
-                await asyncio.wait_for(self._answered.wait(), FINISH_TIMEOUT_S)
+                await asyncio.wait_for(self._answered.wait(), PUBLISH_TIMEOUT_S)
             except TimeoutError:
                 logger.warning("publish session ended with %d messages unanswered", self._unanswered)
         self.abort()

@@ -93,6 +93,13 @@ def encode_publish_responses(
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def encode_ack_response(constant: bytes, correlation_id: bytes, offset: int) -> bytes:
+    """A PublishResponse to a single call: the ack and nothing else."""
+    id_field = encode_text(_CORRELATION_ID_IN_ACK[0], correlation_id)
+    ack = b"".join((_OFFSET, encode_offset(offset), constant, id_field))
+    return _ACK + encode_varint(len(ack)) + ack
+
+
 def _uniform_responses(constant: bytes, correlation_ids: Sequence[bytes], id_bytes: int, base_offset: int) -> bytes:
     head = _response_head(constant, id_bytes, base_offset)
     if id_bytes:

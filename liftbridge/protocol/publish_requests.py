@@ -34,7 +34,7 @@ _MAX_PATTERNS = 16
 # Tags of PublishRequest -> tags of Message: key, value, stream, partition, headers, ack inbox, correlation ID, ack
 # policy, expected offset.
 _RETAG = {0x0A: 0x12, 0x12: 0x1A, 0x1A: 0x2A, 0x20: 0x30, 0x2A: 0x4A, 0x32: 0x52, 0x3A: 0x5A, 0x40: 0x60, 0x48: 0x08}
-_KEY, _VALUE, _STREAM, _HEADERS, _CORRELATION_ID = 0x0A, 0x12, 0x1A, 0x2A, 0x3A
+_KEY, _VALUE, _STREAM, _HEADERS, _ACK_INBOX, _CORRELATION_ID = 0x0A, 0x12, 0x1A, 0x2A, 0x32, 0x3A
 _STORED = (_KEY, _VALUE, _HEADERS)
 _LENGTH_DELIMITED = 2
 
@@ -58,6 +58,7 @@ class PublishRun:
     correlation_ids: Sequence[bytes]
     correlation_id_bytes: int | None
     longest_message_bytes: int
+    ack_inbox: str = ""
 
 
 class RequestParser:
@@ -92,9 +93,9 @@ class RequestParser:
         _add_singles(runs, singles)
         return runs
 
-    def run_of(self, request: api.PublishRequest) -> PublishRun:
-        """The run that one request makes."""
-        return _run_of_one(self._parse_one(request.SerializeToString()))
+    def parse_one(self, request: bytes) -> PublishRun:
+        """The run that one request, without its frame, makes. Raises ProtocolError for bytes that aren't one."""
+        return _run_of_one(self._parse_one(request))
 
     def _parse_one(self, data: bytes) -> "_Request":
         pattern = self._patterns.get(len(data))
@@ -171,6 +172,7 @@ def _parse_run(framed: bytes, start: int, length: int, limit: int) -> tuple[Publ
         partition=first.partition,
         ack_policy=first.ackPolicy,
         expected_offset=first.expectedOffset,
+        ack_inbox=first.ackInbox,
         fields=_stored_columns(block, stride, layout.stored),
         field_bytes=sum(stop - start for start, stop in layout.stored),
         messages=_column(block, stride, (RECORD_PREFIX_BYTES, stride)),
@@ -321,6 +323,7 @@ class _Route(NamedTuple):
     partition: int
     ack_policy: int
     expected_offset: int
+    ack_inbox: str
 
 
 class _Request(NamedTuple):
@@ -336,7 +339,7 @@ def _split_request(data: bytes) -> _Request | None:
     """Takes a plain request apart without building an object of it; None when it has to be read properly: unknown or
     repeated fields, headers, text that isn't ASCII, fields of 16 KiB or more."""
     message = bytearray(data)
-    fields = stream = correlation_id = b""
+    fields = stream = ack_inbox = correlation_id = b""
     numbers = {0x20: 0, 0x40: 0, 0x48: 0}
     last_tag = position = 0
     try:
@@ -361,13 +364,15 @@ def _split_request(data: bytes) -> _Request | None:
                 stream = data[start:end]
             elif tag == _CORRELATION_ID:
                 correlation_id = data[start:end]
+            else:
+                ack_inbox = data[start:end]
             position = end
     except (IndexError, KeyError, ProtocolError):
         return None
-    if position != len(data) or not stream.isascii() or not correlation_id.isascii():
+    if position != len(data) or not (stream + ack_inbox + correlation_id).isascii():
         return None
     partition, ack_policy, expected_offset = map(_signed, numbers.values())
-    route = _Route(stream.decode(), partition, ack_policy, expected_offset)
+    route = _Route(stream.decode(), partition, ack_policy, expected_offset, ack_inbox.decode())
     return _Request(route, bytes(fields), bytes(message), correlation_id)
 
 
@@ -386,7 +391,7 @@ def _request_of(request: api.PublishRequest) -> _Request:
         ackPolicy=request.ackPolicy,
     )
     return _Request(
-        _Route(request.stream, request.partition, request.ackPolicy, request.expectedOffset),
+        _Route(request.stream, request.partition, request.ackPolicy, request.expectedOffset, request.ackInbox),
         fields,
         fields + rest.SerializeToString(),
         request.correlationId.encode(),
@@ -409,8 +414,13 @@ def _run_of(requests: Sequence[_Request]) -> PublishRun:
     fields = [request.fields for request in requests]
     messages = [request.message for request in requests]
     correlation_ids = [request.correlation_id for request in requests]
+    stream, partition, ack_policy, expected_offset, ack_inbox = requests[0].route
     return PublishRun(
-        *requests[0].route,
+        stream,
+        partition,
+        ack_policy,
+        expected_offset,
+        ack_inbox=ack_inbox,
         fields=fields,
         field_bytes=common_length(fields),
         messages=messages,
@@ -421,8 +431,20 @@ def _run_of(requests: Sequence[_Request]) -> PublishRun:
 
 
 def _run_of_one(request: _Request) -> PublishRun:
-    route, fields, message, correlation_id = request
-    return PublishRun(*route, [fields], len(fields), [message], [correlation_id], len(correlation_id), len(message))
+    (stream, partition, ack_policy, expected_offset, ack_inbox), fields, message, id_ = request
+    return PublishRun(
+        stream,
+        partition,
+        ack_policy,
+        expected_offset,
+        [fields],
+        len(fields),
+        [message],
+        [id_],
+        len(id_),
+        len(message),
+        ack_inbox,
+    )
 
 
 def common_length(items: Sequence[bytes]) -> int | None:

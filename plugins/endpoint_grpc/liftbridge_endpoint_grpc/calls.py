@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 
-from liftbridge.broker.api import BrokerApi, CallContext, PublishSession, UnaryHandler
+from liftbridge.broker.api import PUBLISH_TIMEOUT_S, BrokerApi, CallContext, PublishSession, UnaryHandler
 from liftbridge.errors import DeadlineExceeded, InternalError, LiftbridgeError, ProtocolError, Status
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge_endpoint_grpc.framing import EMPTY_MESSAGE, PREFIX_BYTES, MessageReader, frame_message
@@ -194,6 +194,54 @@ class UnaryCall(SingleRequestCall):
             return self._request_type.FromString(self.take_message())
         except DecodeError as error:
             raise InternalError(f"grpc: error unmarshalling request: {error}") from None
+
+
+class SinglePublishCall(SingleRequestCall):
+    """Publish: one message, and its ack, without a task."""
+
+    def __init__(self, broker: BrokerApi, writer: StreamWriter, context: CallContext, reader: MessageReader) -> None:
+        super().__init__(writer, context, reader)
+        self._broker = broker
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def on_end(self) -> None:
+        if self.ended:
+            return
+        loop = asyncio.get_running_loop()
+        deadline_ns = self.context.deadline_ns
+        when = loop.time() + PUBLISH_TIMEOUT_S if deadline_ns is None else _loop_time(deadline_ns, loop)
+        self._deadline = loop.call_at(when, self._expire)
+        try:
+            self._task = self._broker.publish(self.take_message(), self.context, self)
+        except ProtocolError as error:
+            self.fail(InternalError(f"grpc: error unmarshalling request: {error}"))
+        except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)
+            self.fail(error)
+
+    def succeed(self, response: bytes) -> None:
+        """The broker's answer."""
+        if not self.ended:
+            self._settle()
+            self.ended = True
+            self.writer.send_response(RESPONSE_HEADERS, frame_message(response), OK_TRAILERS)
+
+    def end(self, status: Status = Status.OK, message: str = "") -> None:
+        self._settle()
+        super().end(status, message)
+
+    def on_reset(self) -> None:
+        self._settle()
+        super().on_reset()
+
+    def _expire(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self.fail(DeadlineExceeded("context deadline exceeded; the message may be stored"))
+
+    def _settle(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class PublishCall(Call):

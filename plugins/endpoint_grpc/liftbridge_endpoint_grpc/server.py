@@ -14,7 +14,7 @@ from liftbridge.clock import Clock
 from liftbridge.errors import ConfigError, Status
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge_endpoint_grpc.calls import Call, PublishCall, SubscribeCall, UnaryCall, outcome_of
+from liftbridge_endpoint_grpc.calls import Call, PublishCall, SinglePublishCall, SubscribeCall, UnaryCall, outcome_of
 from liftbridge_endpoint_grpc.framing import MessageReader
 from liftbridge_endpoint_grpc.health import Health, HealthCall
 from liftbridge_endpoint_grpc.http2.connection import ConnectionLimits, Http2Connection
@@ -82,6 +82,7 @@ class GrpcEndpoint(Endpoint):
         health = self._health
         return {
             **{f"/proto.API/{method}": unary(method) for method in handlers},
+            "/proto.API/Publish": partial(SinglePublishCall, broker),
             "/proto.API/PublishAsync": partial(PublishCall, broker),
             "/proto.API/Subscribe": partial(SubscribeCall, broker),
             "/grpc.health.v1.Health/Check": partial(HealthCall, health, False),
