@@ -68,6 +68,7 @@ class ControllerCore:
         self._witnesses: dict[tuple[int, int, int], dict[str, int]] = {}
         self._suspected: set[tuple[int, int, int]] = set()
         self._down_since_ns: dict[str, int] = {}
+        self._awake_ns: int | None = None
         self._looked_at: tuple[int, int] | None = None
         self._calm_since_ns = 0
 
@@ -75,11 +76,22 @@ class ControllerCore:
 
     def heartbeat(self, server_id: str, incarnation: str, now_ns: int) -> bool:
         """A sign of life. False for a start of a server that isn't registered, or isn't any more."""
+        self._wake(now_ns)
         server = self._state.servers.get(server_id)
         if server is None or server.incarnation != incarnation or server.status is ServerStatus.GONE:
             return False
         self._session(server, now_ns).heard_ns = now_ns
         return True
+
+    def forget_silence(self) -> None:
+        """This server couldn't hear anybody for a while: everybody gets a whole time-out again."""
+        self._sessions.clear()
+
+    def _wake(self, now_ns: int) -> None:
+        """Notices that this server itself stood still, frozen or starved, and heard nobody meanwhile."""
+        if self._awake_ns is not None and now_ns - self._awake_ns > self._timeout_ns // 2:
+            self.forget_silence()
+        self._awake_ns = now_ns
 
     def silence_s(self, server_id: str, now_ns: int) -> float | None:
         """Since the last heartbeat of a server's present start; None when there was none."""
@@ -113,6 +125,7 @@ class ControllerCore:
 
     def plan(self, now_ns: int) -> list[Command]:
         """What to propose now, in this order. Proposing may fail: what is still needed comes with the next call."""
+        self._wake(now_ns)
         changes = list(self._status_changes(now_ns))
         if changes:
             return changes

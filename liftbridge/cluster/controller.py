@@ -62,6 +62,7 @@ class ClusterController:
         state.subscribe(self._changed.set)
         state.subscribe(self._voters_due.set)
         consensus.on_leader_change(self._note_leader)
+        transport.on_connection_change(lambda _connected: self._changed.set())
 
     def _note_leader(self, status: ConsensusStatus) -> None:
         del status
@@ -118,6 +119,10 @@ class ClusterController:
     async def _decide(self, core: ControllerCore) -> None:
         while True:
             self._changed.clear()
+            if not self._transport.connected:
+                core.forget_silence()  # it is this server that hears nobody
+                await self._changed.wait()
+                continue
             for command in core.plan(self._clock.monotonic_ns()):
                 logger.info("Controller: %s", _describe(command))
                 await self._propose(command)

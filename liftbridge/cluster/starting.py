@@ -11,7 +11,8 @@ from liftbridge.metadata.state import MetadataState
 
 logger = logging.getLogger(__name__)
 
-_ANSWER_WITHIN_S = 5.0
+_ATTEMPT_S = 1.0
+_RETRY_S = 0.05
 _STREAM_ID_BYTES = 8
 
 
@@ -47,24 +48,34 @@ class StartedLeaders:
     async def _answer(self, request: bytes) -> bytes | None:
         if len(request) != _STREAM_ID_BYTES:
             return None
-        await self._local.wait_started(int.from_bytes(request, "big"), _ANSWER_WITHIN_S)
+        await self._local.wait_started(int.from_bytes(request, "big"), _ATTEMPT_S)
         return b"started"
 
     async def wait_started(self, stream_id: int, timeout_s: float) -> None:
         """Returns once every leader of the stream runs, or the time is over: what is published to a leader that doesn't
         run yet isn't lost, but has to wait or to be repeated."""
-        stream = self._state.stream_by_id(stream_id)
-        leaders = {partition.leader for partition in stream.partitions} - {""} if stream is not None else set()
-        await asyncio.gather(*(self._wait(leader, stream_id, timeout_s) for leader in leaders))
+        try:
+            async with asyncio.timeout(timeout_s):
+                while waiting := [
+                    one for one in self._leaders(stream_id) if not await self._has_started(one, stream_id)
+                ]:
+                    logger.debug("stream %d: %s don't lead yet", stream_id, ", ".join(waiting))
+        except TimeoutError:
+            logger.warning("stream %d: not all of its leaders run after %g s", stream_id, timeout_s)
 
-    async def _wait(self, leader: str, stream_id: int, timeout_s: float) -> None:
+    def _leaders(self, stream_id: int) -> set[str]:
+        """As of now: a server that was chosen may just have died, and another one been elected."""
+        stream = self._state.stream_by_id(stream_id)
+        return {partition.leader for partition in stream.partitions} - {""} if stream is not None else set()
+
+    async def _has_started(self, leader: str, stream_id: int) -> bool:
         if leader == self._server_id:
-            await self._local.wait_started(stream_id, timeout_s)
-            return
+            await self._local.wait_started(stream_id, _ATTEMPT_S)
+            return True
         request = stream_id.to_bytes(_STREAM_ID_BYTES, "big")
         try:
-            await self._transport.request(self._subject(leader), request, timeout_s=timeout_s)
-        except TransportError as error:
-            logger.warning(
-                "stream %d: server %s doesn't say that it leads its partitions: %s", stream_id, leader, error
-            )
+            await self._transport.request(self._subject(leader), request, timeout_s=_ATTEMPT_S)
+        except TransportError:
+            await asyncio.sleep(_RETRY_S)
+            return False
+        return True

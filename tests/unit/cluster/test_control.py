@@ -76,10 +76,27 @@ def test_who_beats_stays_live_and_who_is_silent_for_a_time_out_is_down(controlle
 def test_a_new_controller_gives_everybody_a_whole_time_out(controlled: Controlled) -> None:
     controlled.now_ns = 1000 * SECOND_NS
     core = ControllerCore("a", controlled.states.state, NoPolicy(), SETTINGS)  # type: ignore[arg-type]
-    assert core.plan(controlled.now_ns) == []
-    assert core.plan(controlled.now_ns + SECOND_NS) == []
+    for tenth in range(11):
+        assert core.plan(controlled.now_ns + tenth * SECOND_NS // 10) == []
     later = core.plan(controlled.now_ns + SECOND_NS + 1)
     assert {command.server_id for command in later if isinstance(command, ChangeServer)} == {"b", "c"}
+
+
+def test_a_controller_that_was_frozen_does_not_take_the_others_for_dead(controlled: Controlled) -> None:
+    controlled.pass_time(3, "b", "c")
+    controlled.now_ns += 5 * SECOND_NS
+    assert controlled.settle() == []
+    controlled.pass_time(0.9, "b")
+    assert controlled.settle() == []
+    controlled.pass_time(0.3, "b")
+    assert controlled.status("c") is ServerStatus.DOWN
+
+
+def test_a_controller_that_was_cut_off_begins_to_count_anew(controlled: Controlled) -> None:
+    controlled.pass_time(0.9)
+    controlled.core.forget_silence()
+    controlled.pass_time(0.9)
+    assert controlled.status("c") is ServerStatus.LIVE
 
 
 def test_a_server_that_has_just_started_gets_a_whole_time_out(controlled: Controlled) -> None:
@@ -145,9 +162,9 @@ def test_nobody_outside_the_isr_is_elected(controlled: Controlled) -> None:
 
 def test_a_thousand_partitions_fail_over_with_a_handful_of_commands(controlled: Controlled) -> None:
     stream = controlled.states.create("s", *["cab"] * 1000)
-    controlled.now_ns += SECOND_NS
+    controlled.pass_time(0.9, "b")
+    controlled.now_ns += SECOND_NS // 5
     controlled.beat("b")
-    controlled.now_ns += SECOND_NS // 2
     commands = controlled.settle()
     assert len(commands) == 5
     partitions = [controlled.states.partition(stream, number) for number in range(1000)]
