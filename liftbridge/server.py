@@ -45,10 +45,13 @@ from liftbridge.interfaces.transport import Transport
 from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.config import StreamDefaults
 from liftbridge.metadata.controller import MetadataController
+from liftbridge.metadata.known_servers import KnownServers
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.cleaner import Cleaner
 from liftbridge.partition.durability import Durability
 from liftbridge.partition.manager import PartitionManager
+from liftbridge.partition.replication.exchange import ExchangeLimits, ReplicationExchange
+from liftbridge.partition.replication.leading import SyncLimits
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.version import version
 
@@ -154,10 +157,9 @@ class Server:
         self._exit.callback(parts.index.close)
         self._exit.callback(parts.logs.close)
         node = self._node = self._make_node(parts, identity)
-        partitions = self._partitions = PartitionManager(parts.logs, parts.transport, self._clock)
-        self._exit.push_async_callback(partitions.close)
         self._exit.push_async_callback(node.leave)
         controller = self._controller = await self._enter_cluster(parts.consensus, node)
+        partitions = self._partitions = await self._start_partitions(parts, controller)
         started = await self._answer_for_leaders(parts.transport, partitions)
         await self._start_endpoints(self._make_broker(parts, partitions, controller, started))
         await node.register(controller, self._advertised_host(), self._endpoints[0].port)
@@ -249,6 +251,26 @@ class Server:
         controller = await node.enter()
         self._state.subscribe_events(self._tell_observers)
         return controller
+
+    async def _start_partitions(self, parts: _Parts, controller: MetadataController) -> PartitionManager:
+        servers = KnownServers(self._state)
+        exchange = ReplicationExchange(
+            parts.transport,
+            self._clock,
+            controller,
+            servers,
+            namespace=self._namespace,
+            server_id=self.server_id,
+            incarnation=self._incarnation,
+            limits=exchange_limits(self._settings),
+        )
+        partitions = PartitionManager(
+            parts.logs, parts.transport, self._clock, exchange, servers, server_id=self.server_id
+        )
+        self._exit.push_async_callback(partitions.close)
+        self._exit.push_async_callback(exchange.stop)
+        await exchange.start()
+        return partitions
 
     async def _answer_for_leaders(self, transport: Transport, partitions: PartitionManager) -> StartedLeaders:
         started = StartedLeaders(
@@ -373,6 +395,17 @@ def _tune_garbage_collector() -> None:
 
 
 # --- settings -> what the parts understand ----------------------------------------------------------------------------
+
+
+def exchange_limits(settings: Mapping[str, Any]) -> ExchangeLimits:
+    """When replicas and leaders are given up. A server that says nothing is given up sooner than one that is slow."""
+    sync, defaults = SyncLimits(), ExchangeLimits()
+    max_lag_ns = int(settings["clustering.replica.max.lag.time"] * 1e9)
+    leader_timeout_ns = int(settings["clustering.replica.max.leader.timeout"] * 1e9)
+    return ExchangeLimits(
+        sync=SyncLimits(max_silence_ns=min(sync.max_silence_ns, max_lag_ns), max_lag_ns=max_lag_ns),
+        suspect_after_ns=min(defaults.suspect_after_ns, leader_timeout_ns),
+    )
 
 
 def stream_defaults(settings: Settings) -> Callable[[str], StreamDefaults]:

@@ -1,12 +1,15 @@
 """Subscribe: the checks in the original's order, then a subscription."""
 
 from liftbridge.broker.api import CallContext
-from liftbridge.errors import FailedPrecondition, InternalError, InvalidRequest, NotFound
+from liftbridge.errors import FailedPrecondition, InternalError, InvalidRequest, NotFound, Unavailable
 from liftbridge.metadata.state import MetadataState
-from liftbridge.partition.manager import PartitionManager
-from liftbridge.partition.partition import PartitionKey
+from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.subscription import PartitionSubscription, resolve_range
 from liftbridge.protocol.generated import api_pb2 as api
+
+#: How long a subscriber waits for a leader that is new to its role.
+_SETTLE_TIMEOUT_S = 5.0
 
 
 class GroupSubscription(PartitionSubscription):
@@ -26,6 +29,20 @@ class GroupSubscription(PartitionSubscription):
         self._partitions.detach_group_reader(key, group, self)
 
 
+def _serves(local: LocalPartition, request: api.SubscribeRequest) -> bool:
+    return local.is_leader or (request.readISRReplica and local.role is not None)
+
+
+def _asks_for_the_end(request: api.SubscribeRequest, partition: Partition) -> bool:
+    """Whether a position depends on what is committed, which a new leader has to find out: a client that got an answer
+    before would see the end go back."""
+    if request.stopPosition not in (api.StopPosition.STOP_ON_CANCEL, api.StopPosition.STOP_OFFSET) or request.reverse:
+        return True
+    if request.startPosition == api.StartPosition.OFFSET:
+        return bool(request.startOffset > partition.high_watermark)
+    return request.startPosition != api.StartPosition.EARLIEST
+
+
 async def subscribe(
     request: api.SubscribeRequest, call: CallContext, state: MetadataState, partitions: PartitionManager
 ) -> PartitionSubscription:
@@ -40,8 +57,12 @@ async def subscribe(
     local = partitions.get(request.stream, request.partition)
     if local is not None and local.damage is not None:
         raise InternalError(f"partition {request.partition} of stream {request.stream} is offline: {local.damage}")
-    if local is None or local.partition is None or not local.is_leader:
+    if local is None or local.partition is None or not _serves(local, request):
         raise FailedPrecondition("Server not partition leader")
+    if consumer.groupId and not local.is_leader:
+        raise InvalidRequest("Consumer groups not compatible with ReadISRReplica")
+    if _asks_for_the_end(request, local.partition) and not await local.wait_settled(_SETTLE_TIMEOUT_S):
+        raise Unavailable("the partition doesn't know yet how much of it is committed: a replica is missing, try again")
     read_range = resolve_range(local.partition, request)
     if not consumer.groupId:
         return PartitionSubscription(local.partition, read_range)

@@ -93,6 +93,8 @@ class SubjectIngress:
         self.dropped_messages = 0
 
     def receive(self, deliveries: list[Delivery]) -> None:
+        if self._leader.stepped_down:
+            return  # whoever leads now hears the same
         for delivery in deliveries:
             if any(payload.startswith(MAGIC) for payload in delivery.payloads):
                 self._receive_enveloped(delivery)

@@ -1,8 +1,9 @@
 """The leader's write path: runs in, batches appended, acks out.
 
 Runs that arrive in one turn of the event loop become one append (natural batching: no timer, no wait when idle). The
-order is: append, hand to the mirror, commit, ack. With durability ``sync`` the commit waits for the disk in a
-worker thread, and everything appended meanwhile shares the next sync (group commit).
+order is: append, hand to followers and to the mirror, commit, ack. With durability ``sync`` what follows the append waits for
+the disk in a worker thread, and everything appended meanwhile shares the next sync (group commit). Acks of policy LEADER leave
+once the records are as durable here as the stream asks, those of policy ALL once the high watermark has passed them.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import attrgetter
+from typing import Protocol
 
 from liftbridge.clock import Clock
 from liftbridge.errors import StorageError
@@ -21,6 +23,7 @@ from liftbridge.partition.durability import Durability
 from liftbridge.partition.partition import Partition
 from liftbridge.partition.pending import ACK_ALL, ANY_OFFSET, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
+from liftbridge.partition.replication.leading import LeaderReplication
 from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch
 from liftbridge.protocol.record_encoding import encode_record, encode_records, encode_trailer
 
@@ -68,33 +71,53 @@ def _place(runs: list[PendingRun], base_offset: int, reception_ns: int) -> list[
     return appended
 
 
+class Followers(Protocol):
+    """The other replicas, as the leader's write path sees them."""
+
+    def appended(self) -> None:
+        """There are records for them."""
+
+    def committed(self) -> None:
+        """The high watermark moved: they are told, and :meth:`PartitionLeader.committed` is called."""
+
+
 class PartitionLeader:
     """Sequences what is published to one partition, for one leader epoch. All methods run on the event loop."""
 
     def __init__(
         self,
         partition: Partition,
-        leader_epoch: int,
+        replication: LeaderReplication,
         settings: LeaderSettings,
         clock: Clock,
         sync_executor: Executor,
-        isr_size: Callable[[], int] = lambda: 1,
     ) -> None:
         self.partition = partition
-        self.leader_epoch = leader_epoch
+        self.leader_epoch = replication.leader_epoch
         self.settings = settings
+        self._replication = replication
+        self._followers: Followers | None = None
         self._clock = clock
         self._sync_executor = sync_executor
-        self._isr_size = isr_size
         self._loop = asyncio.get_running_loop()
         self._pending: list[PendingRun] = []
         self._flush_scheduled = False
         self._unsynced: deque[_Appended] = deque()
         self._unsynced_bytes = 0
+        self._uncommitted: deque[_Appended] = deque()
+        self._uncommitted_bytes = 0
         self._sync_task: asyncio.Task[None] | None = None
         self._resume: list[Callable[[], None]] = []
         self._closed = False
-        partition.advance_high_watermark(partition.log.end_offset)
+
+    def replicate(self, followers: Followers) -> None:
+        """To be called before ``start``, if there are other replicas."""
+        self._followers = followers
+
+    def start(self) -> None:
+        """What a kill left unsynced must not count as synced."""
+        if self.settings.durability is Durability.SYNC:
+            self._start_sync(0.0)
 
     # --- taking runs in -----------------------------------------------------------------------------------------------
 
@@ -111,8 +134,13 @@ class PartitionLeader:
 
     @property
     def overloaded(self) -> bool:
-        """Whether more waits for the disk than ``max_unsynced_bytes``: publishers that can wait should."""
-        return self._unsynced_bytes > self.settings.max_unsynced_bytes
+        """Whether more waits for the disk or for followers than ``max_unsynced_bytes``: publishers that can wait should."""
+        return self._unsynced_bytes + self._uncommitted_bytes > self.settings.max_unsynced_bytes
+
+    @property
+    def stepped_down(self) -> bool:
+        """Whether this takes nothing more."""
+        return self._closed
 
     def call_when_ready(self, callback: Callable[[], None]) -> None:
         """Calls back, once, when no longer ``overloaded``."""
@@ -120,14 +148,18 @@ class PartitionLeader:
 
     def _refusal_at_the_door(self, run: PendingRun) -> Refusal | None:
         if self._closed:
-            return Refusal(RefusalKind.NOT_LEADER, f"this server no longer leads {self.partition.key}")
-        if run.ack_policy == ACK_ALL and self._isr_size() < self.settings.min_isr:
+            return self._not_leader()
+        in_sync = len(self._replication.isr)
+        if run.ack_policy == ACK_ALL and in_sync < self.settings.min_isr:
             return Refusal(
                 RefusalKind.TOO_FEW_REPLICAS,
-                f"{self.partition.key} has {self._isr_size()} replicas in sync, and ack policy ALL needs "
+                f"{self.partition.key} has {in_sync} replicas in sync, and ack policy ALL needs "
                 f"{self.settings.min_isr}; nothing was stored",
             )
         return None
+
+    def _not_leader(self) -> Refusal:
+        return Refusal(RefusalKind.NOT_LEADER, f"this server no longer leads {self.partition.key}")
 
     def _refuse(self, run: PendingRun, refusal: Refusal) -> None:
         if run.acks is not None:
@@ -154,13 +186,15 @@ class PartitionLeader:
                 self._refuse(run, Refusal(RefusalKind.STORAGE, f"not stored: {error}"))
             return
         self._note_append(batches[-1], now_ns)
+        if self._followers is not None:
+            self._followers.appended()
         self._mirror(runs)
         if self.settings.durability is Durability.SYNC:
             self._unsynced.extend(appended)
             self._unsynced_bytes += sum(len(batch.data) for batch in batches)
             self._start_sync(0.0)
             return
-        self._commit(appended)
+        self._take_durable(appended, appended[-1].end_offset)
         if self.settings.durability is Durability.INTERVAL:
             self._start_sync(self.settings.sync_interval_s)
 
@@ -250,13 +284,42 @@ class PartitionLeader:
 
     # --- committing ---------------------------------------------------------------------------------------------------
 
-    def _commit(self, appended: list[_Appended]) -> None:
-        """Everything in ``appended`` is as durable as the stream asks: readers see it and publishers hear of it."""
-        self.partition.advance_high_watermark(appended[-1].end_offset)
+    def _take_durable(self, appended: list[_Appended], durable_end: int) -> None:
+        """Everything in ``appended``, and in the log below ``durable_end``, is as durable here as the stream asks."""
+        if self._replication.appended(durable_end):
+            if self._followers is not None:
+                self._followers.committed()
+            else:
+                self.committed()
+        high_watermark = self.partition.high_watermark
         commit_ns = self._clock.time_ns()
         for one in appended:
+            run = one.run
+            if run.ack_policy == ACK_ALL and one.end_offset > high_watermark:
+                self._uncommitted.append(one)
+                self._uncommitted_bytes += run.size_bytes()
+            elif run.acks is not None:
+                run.acks.stored(run, one.base_offset, one.reception_ns, commit_ns)
+
+    def committed(self) -> None:
+        """The high watermark moved: publishers that wait for it hear so."""
+        uncommitted = self._uncommitted
+        if not uncommitted:
+            return
+        high_watermark = self.partition.high_watermark
+        commit_ns = self._clock.time_ns()
+        while uncommitted and uncommitted[0].end_offset <= high_watermark:
+            one = uncommitted.popleft()
+            self._uncommitted_bytes -= one.run.size_bytes()
             if one.run.acks is not None:
                 one.run.acks.stored(one.run, one.base_offset, one.reception_ns, commit_ns)
+        self._resume_publishers()
+
+    def _resume_publishers(self) -> None:
+        if self._resume and not self.overloaded:
+            resume, self._resume = self._resume, []
+            for callback in resume:
+                callback()
 
     def _start_sync(self, delay_s: float) -> None:
         if self._sync_task is None and not self._closed:
@@ -278,16 +341,15 @@ class PartitionLeader:
             self._sync_task = None
 
     def _release(self, synced_end: int) -> None:
+        if self._closed:
+            return
         released = []
         while self._unsynced and self._unsynced[0].end_offset <= synced_end:
             released.append(self._unsynced.popleft())
-        if released:
-            self._unsynced_bytes = sum(one.run.size_bytes() for one in self._unsynced)
-            self._commit(released)
-        if not self.overloaded:
-            resume, self._resume = self._resume, []
-            for callback in resume:
-                callback()
+        self._unsynced_bytes = sum(one.run.size_bytes() for one in self._unsynced)
+        if self.settings.durability is Durability.SYNC:
+            self._take_durable(released, synced_end)
+        self._resume_publishers()
 
     def _fail_unsynced(self, error: StorageError) -> None:
         logger.error("%s: sync failed, outcome of %d runs unknown: %s", self.partition.key, len(self._unsynced), error)
@@ -296,22 +358,32 @@ class PartitionLeader:
         for one in unsynced:
             self._refuse(one.run, Refusal(RefusalKind.OUTCOME_UNKNOWN, f"may be lost at a power failure: {error}"))
 
-    async def close(self) -> None:
-        """Appends what was taken, waits for the disk where the mode asks for it, and takes nothing more. Every run that
-        is still open then gets an answer."""
-        if self._closed:
-            return
-        if self._pending:
-            self._flush()
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def step_down(self) -> None:
+        """Another server leads, or will: takes nothing more and touches the log no more. Whoever waits gets an answer.
+        Idempotent."""
         self._closed = True
         if self._sync_task is not None:
-            if self.settings.durability is Durability.SYNC:
-                await self._sync_task
-            else:
-                self._sync_task.cancel()
-                await asyncio.gather(self._sync_task, return_exceptions=True)
-        for one in self._unsynced:
+            self._sync_task.cancel()
+        pending, self._pending = self._pending, []
+        for run in pending:
+            self._refuse(run, self._not_leader())
+        waiting = [*self._uncommitted, *self._unsynced]
+        self._uncommitted.clear()
+        self._unsynced.clear()
+        self._uncommitted_bytes = self._unsynced_bytes = 0
+        for one in waiting:
             self._refuse(one.run, Refusal(RefusalKind.OUTCOME_UNKNOWN, "outcome unknown, leader changed"))
+        self._resume_publishers()
+
+    async def close(self) -> None:
+        """The server stops: appends what was taken, waits for the disk where the mode asks for it, and steps down."""
+        if self._pending and not self._closed:
+            self._flush()
+        if self._sync_task is not None and self._unsynced:
+            await asyncio.gather(self._sync_task, return_exceptions=True)
+        self.step_down()
 
 
 def record_overhead_bytes(stream: str, subject: str, reply: str = "") -> int:

@@ -11,20 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from liftbridge.clock import Clock
-from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, TransportError, Unavailable
+from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, Unavailable
 from liftbridge.interfaces.log import LogStorage
-from liftbridge.interfaces.transport import Subscription, Transport
+from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
-from liftbridge.partition.ingress import SubjectIngress
 from liftbridge.partition.leader import PartitionLeader
 from liftbridge.partition.partition import Partition, PartitionKey
+from liftbridge.partition.replication.exchange import ReplicationExchange, Servers
+from liftbridge.partition.roles import LeaderRole, Role, Roles
 from liftbridge.partition.subscription import PartitionSubscription
 
 logger = logging.getLogger(__name__)
 
 #: Disk syncs of different partitions run side by side, up to this many.
 _SYNC_THREADS = 4
-_SUBSCRIBE_RETRY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -33,13 +33,34 @@ class LocalPartition:
 
     assignment: Assignment
     partition: Partition | None = None
+    role: Role | None = None
     leader: PartitionLeader | None = None
-    ingress: Subscription | None = None
     damage: str | None = None
 
     @property
     def is_leader(self) -> bool:
         return self.leader is not None
+
+    def change_role(self, role: Role | None) -> Role | None:
+        """Puts another role in the place of the present one, which is returned."""
+        previous, self.role = self.role, role
+        self.leader = role.leader if isinstance(role, LeaderRole) else None
+        return previous
+
+    async def wait_settled(self, timeout_s: float) -> bool:
+        """Returns True once this server knows, in its present role, how far the partition is committed: before that, it
+        can't say what the latest record is. False when the time is over or the role ended."""
+        role, partition = self.role, self.partition
+        if role is None or partition is None:
+            return False
+        if not role.settled:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while not role.settled and self.role is role and partition.end_reason is None:
+                        await partition.wait_for_change()
+            except TimeoutError:
+                return False
+        return role.settled and self.role is role
 
     @property
     def high_watermark(self) -> int:
@@ -61,13 +82,21 @@ class LocalPartition:
 class PartitionManager:
     """Owns the partitions of one server. All methods run on the event loop."""
 
-    def __init__(self, storage: LogStorage, transport: Transport, clock: Clock) -> None:
+    def __init__(
+        self,
+        storage: LogStorage,
+        transport: Transport,
+        clock: Clock,
+        exchange: ReplicationExchange,
+        servers: Servers,
+        *,
+        server_id: str,
+    ) -> None:
         self._storage = storage
-        self._transport = transport
-        self._clock = clock
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
         self._group_readers: dict[tuple[PartitionKey, str], tuple[int, PartitionSubscription]] = {}
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
+        self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id)
         self._changed = asyncio.Condition()
         #: Set when partitions came or went, or got other settings; whoever waits for it clears it.
         self.roles_changed = asyncio.Event()
@@ -122,17 +151,21 @@ class PartitionManager:
                 self._storage.remove(log_id)
 
     async def _follow(self, local: LocalPartition, target: Assignment) -> None:
-        previous, local.assignment = local.assignment, target
+        local.assignment = target
         if local.damage is not None:
             return
         if local.partition is None:
             self._open(local)
         if local.partition is None:
             return
-        if local.leader is not None and (not target.leads or target.leader_epoch != previous.leader_epoch):
-            await self._stop_leading(local)
-        if target.leads and local.leader is None:
-            await self._start_leading(local)
+        if local.role is not None and local.role.fits(target):
+            self._roles.go_on(local.role, target)
+            return
+        given_up = local.change_role(None)
+        if given_up is not None:
+            await self._roles.give_up(given_up)
+        local.change_role(await self._roles.take_on(target, local.partition))
+        local.partition.wake_readers()
 
     def _open(self, local: LocalPartition) -> None:
         assignment = local.assignment
@@ -144,37 +177,14 @@ class PartitionManager:
             return
         local.partition = Partition(assignment.key, log, assignment.subject)
 
-    async def _start_leading(self, local: LocalPartition) -> None:
-        assignment, partition = local.assignment, local.partition
-        assert partition is not None
-        leader = PartitionLeader(
-            partition, assignment.leader_epoch, assignment.leader_settings, self._clock, self._sync_executor
-        )
-        ingress = SubjectIngress(leader, self._transport, assignment.key.stream, assignment.base_subject)
-        local.ingress = await self._subscribe(assignment, ingress)
-        local.leader = leader
-
-    async def _subscribe(self, assignment: Assignment, ingress: SubjectIngress) -> Subscription:
-        while True:
-            try:
-                return await self._transport.subscribe(
-                    assignment.subject, ingress.receive, queue=assignment.group, echo=bool(assignment.group)
-                )
-            except TransportError as error:
-                logger.warning('subject "%s": can\'t subscribe yet: %s', assignment.subject, error)
-                await asyncio.sleep(_SUBSCRIBE_RETRY_S)
-
-    async def _stop_leading(self, local: LocalPartition) -> None:
-        ingress, local.ingress = local.ingress, None
-        leader, local.leader = local.leader, None
-        if ingress is not None:
-            await ingress.unsubscribe()
-        if leader is not None:
-            await leader.close()
+    async def _finish(self, local: LocalPartition) -> None:
+        role = local.change_role(None)
+        if role is not None:
+            await self._roles.finish(role)
 
     async def _delete(self, name: tuple[str, int], local: LocalPartition) -> None:
         del self._partitions[name]
-        await self._stop_leading(local)
+        await self._finish(local)
         if local.partition is not None:
             local.partition.end(LogDeleted("commit log was deleted"))
             local.partition.log.delete()
@@ -211,9 +221,9 @@ class PartitionManager:
                 local.partition.end(Unavailable("the server is shutting down"))
 
     async def close(self) -> None:
-        """Stops leading, ends the readers and closes every log cleanly."""
+        """Ends all roles, ends the readers and closes every log cleanly."""
         for local in self._partitions.values():
-            await self._stop_leading(local)
+            await self._finish(local)
             if local.partition is not None:
                 local.partition.end(LogClosed("commit log was closed"))
                 try:

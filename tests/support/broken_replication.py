@@ -136,7 +136,7 @@ class BelievesTooSoon(FollowerReplication):
     """The leader's high watermark, before the logs are known to agree."""
 
     def take_slice(self, offset: int, high_watermark: int, data: bytes | memoryview) -> bool:
-        self._agrees = True
+        self.agrees = True
         return super().take_slice(offset, high_watermark, data)
 
     def take_diverging(self, epoch: int, end_offset: int) -> bool:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,7 +67,6 @@ class ReplicationExchange:
         clock: Clock,
         controller: IsrController,
         servers: Servers,
-        sync_executor: Executor,
         *,
         namespace: str,
         server_id: str,
@@ -80,7 +78,6 @@ class ReplicationExchange:
         self._clock = clock
         self._controller = controller
         self._servers = servers
-        self._sync_executor = sync_executor
         self._prefix = f"{namespace}.replication."
         self._server_id = server_id
         self._incarnation = incarnation
@@ -341,7 +338,7 @@ class ReplicationExchange:
             logger.error("%s: sync failed: %s", followed.log_id, error)
 
     async def _sync(self, followed: FollowedPartition) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._sync_executor, followed.replica.log.sync)
+        await asyncio.to_thread(followed.replica.log.sync)
 
     def _run(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -24,7 +24,7 @@ class FollowerReplication:
         epochs = replica.log.epochs
         self._last_epoch = epochs[-1].leader_epoch if epochs else 0
         #: Whether all that is held is known to be the leader's; what isn't may not be called committed.
-        self._agrees = False
+        self.agrees = False
         #: Where to go on when the leader no longer keeps what comes next.
         self._resume_offset: int | None = None
         #: Committed records that the leader made this server drop: more than none means that data was lost.
@@ -46,12 +46,17 @@ class FollowerReplication:
         nothing was appended."""
         appended = False
         if offset == self.next_offset:
-            self._agrees = True
             if len(data):
                 appended = self._append(offset, list(iter_batches(data)))
-        if self._agrees:
+            self._note_agreement()
+        if self.agrees:
             self.take_high_watermark(high_watermark)
         return appended
+
+    def _note_agreement(self) -> None:
+        if not self.agrees:
+            self.agrees = True
+            self._replica.wake_readers()
 
     def take_high_watermark(self, leader_high_watermark: int) -> None:
         """Nobody can vouch for records that he doesn't hold."""
@@ -95,7 +100,7 @@ class FollowerReplication:
         replica = self._replica
         log = replica.log
         end_offset = max(end_offset, log.start_offset)
-        self._agrees = False
+        self.agrees = False
         replica.last_body = (-1, b"")
         if end_offset < replica.high_watermark:
             lost = replica.high_watermark - end_offset

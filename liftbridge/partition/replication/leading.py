@@ -89,7 +89,8 @@ class LeaderReplication:
         self._replica = replica
         self._server_id = server_id
         self._replicas = tuple(replicas)
-        self._min_isr = min_isr
+        #: More replicas than there are can't be asked for: such a stream would never commit anything.
+        self._min_isr = min(min_isr, len(self._replicas))
         self._limits = limits or SyncLimits()
         self._may_serve = may_serve
         self._started_ns = now_ns

@@ -18,3 +18,6 @@ class Replica(Protocol):
 
     def retract_high_watermark(self, offset: int) -> None:
         """Takes back what was thought to be committed. Only for proof by the leader that it isn't."""
+
+    def wake_readers(self) -> None:
+        """Makes whoever waits for a change look again."""
