@@ -141,7 +141,8 @@ class ClusterController:
         """Time alone changes something only if there are others to be heard of."""
         others = any(server_id != self._server_id for server_id in self._state.servers)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), _TICK_S if others else None)
+            async with asyncio.timeout(_TICK_S if others else None):
+                await self._changed.wait()
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A server's side of its session with the controller: signs of life out, and for how long the answers let it lead."""
 
 import asyncio
+import contextlib
 import logging
 
 from google.protobuf.message import DecodeError
@@ -98,7 +99,6 @@ class Heartbeats:
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):  # not wait_for: before Python 3.12 it can lose a cancellation
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

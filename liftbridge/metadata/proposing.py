@@ -83,7 +83,8 @@ class Proposer:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((index, future))
         try:
-            await asyncio.wait_for(future, self._remaining_s(deadline_ns))
+            async with asyncio.timeout(self._remaining_s(deadline_ns)):
+                await future
         except TimeoutError:
             raise DeadlineExceeded("committed, but this server has not heard of it yet") from None
 
