@@ -133,6 +133,7 @@ class Server:
         self._endpoints: list[Endpoint] = []
         self._partitions: PartitionManager | None = None
         self._node: ClusterNode | None = None
+        self._led_metadata = False
         self._controller: MetadataController | None = None
         self.server_id = ""
         #: Gets what makes it impossible to go on; never a result.
@@ -157,7 +158,6 @@ class Server:
         self._exit.callback(parts.index.close)
         self._exit.callback(parts.logs.close)
         node = self._node = self._make_node(parts, identity)
-        self._exit.push_async_callback(node.leave)
         controller = self._controller = await self._enter_cluster(parts.consensus, node)
         partitions = self._partitions = await self._start_partitions(parts, controller)
         started = await self._answer_for_leaders(parts.transport, partitions)
@@ -248,6 +248,7 @@ class Server:
         self._state.subscribe(self._changed.set)
         consensus.on_leader_change(self._leader_changed)
         self._exit.push_async_callback(consensus.stop)
+        self._exit.push_async_callback(node.leave)
         controller = await node.enter()
         self._state.subscribe_events(self._tell_observers)
         return controller
@@ -339,8 +340,11 @@ class Server:
         self._exit.push_async_callback(end)
 
     def _leader_changed(self, status: ConsensusStatus) -> None:
+        led, self._led_metadata = self._led_metadata, status.is_leader
         if status.is_leader:
             logger.info("Server became metadata leader, performing leader promotion actions")
+        elif led:
+            logger.warning("Server lost metadata leadership; the metadata leader is now %s", status.leader or "unknown")
         else:
             logger.info("Metadata leader is now %s", status.leader or "unknown")
 

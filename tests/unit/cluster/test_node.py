@@ -282,9 +282,9 @@ async def test_an_earlier_process_with_the_same_id_gives_way(three: Servers) -> 
         await new.node.enter()
     await new.transport.stop()
     assert old.failures == []
-    await three.members["b"].asks.register_server(
-        RegisterServer("c", "elsewhere", 1, "another start"), timeout_s=5
-    )  # a process that couldn't see the old one
+    # A process that couldn't see the old one.
+    registration = RegisterServer("c", "elsewhere", 1, "another start")
+    await three.members["b"].asks.register_server(registration, timeout_s=5)
     await until(lambda: old.failures)
     assert "another process registered as server c" in str(old.failures[0])
 
