@@ -10,9 +10,8 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ import uvloop
 
 from liftbridge.broker.broker import Broker
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
+from liftbridge.broker.forwarded import ForwardServer
+from liftbridge.broker.forwarding import Forwarder
 from liftbridge.broker.inboxes import InboxNames
 from liftbridge.broker.publishing import Publishing, SubjectMirror
 from liftbridge.broker.streams import StreamHandlers
@@ -43,16 +44,14 @@ from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.interfaces.stable import StableStore
 from liftbridge.interfaces.transport import Transport
 from liftbridge.metadata.assignments import LocalAssignments
-from liftbridge.metadata.config import StreamDefaults
 from liftbridge.metadata.controller import MetadataController
 from liftbridge.metadata.known_servers import KnownServers
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.cleaner import Cleaner
-from liftbridge.partition.durability import Durability
 from liftbridge.partition.manager import PartitionManager
-from liftbridge.partition.replication.exchange import ExchangeLimits, ReplicationExchange
-from liftbridge.partition.replication.leading import SyncLimits
+from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.plugin_manager import PluginManager
+from liftbridge.stream_settings import describe_duration, describe_retention, exchange_limits, stream_defaults
 from liftbridge.version import version
 
 logger = logging.getLogger(__name__)
@@ -161,7 +160,8 @@ class Server:
         controller = self._controller = await self._enter_cluster(parts.consensus, node)
         partitions = self._partitions = await self._start_partitions(parts, controller)
         started = await self._answer_for_leaders(parts.transport, partitions)
-        await self._start_endpoints(self._make_broker(parts, partitions, controller, started))
+        publishing = await self._start_publishing(parts, partitions)
+        await self._start_endpoints(self._make_broker(parts, partitions, controller, started, publishing))
         await node.register(controller, self._advertised_host(), self._endpoints[0].port)
         assignments = LocalAssignments(
             self._state, self.server_id, self._incarnation, parts.router, stream_defaults(self._settings)
@@ -281,17 +281,33 @@ class Server:
         self._exit.push_async_callback(started.stop)
         return started
 
-    def _make_broker(
-        self, parts: _Parts, partitions: PartitionManager, controller: MetadataController, started: StartedLeaders
-    ) -> Broker:
+    async def _start_publishing(self, parts: _Parts, partitions: PartitionManager) -> Publishing:
+        targets = TargetTable(self._state, partitions, parts.router)
+        names = {"namespace": self._namespace, "server_id": self.server_id}
+        forwarder = Forwarder(parts.transport, targets, self._clock, incarnation=self._incarnation, **names)
         publishing = Publishing(
-            targets=TargetTable(self._state, partitions, parts.router),
+            targets=targets,
             transport=parts.transport,
+            forwarder=forwarder,
             mirror=SubjectMirror(parts.transport),
             router=parts.router,
             inboxes=InboxNames(self._namespace),
             max_message_bytes=self._settings["clustering.replication.max.bytes"],
         )
+        forwarded = ForwardServer(publishing, self._clock, **names)
+        for one in (forwarder, forwarded):
+            await one.start()
+            self._exit.push_async_callback(one.stop)
+        return publishing
+
+    def _make_broker(
+        self,
+        parts: _Parts,
+        partitions: PartitionManager,
+        controller: MetadataController,
+        started: StartedLeaders,
+        publishing: Publishing,
+    ) -> Broker:
         return Broker(
             self._state,
             partitions,
@@ -396,87 +412,3 @@ def _tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD, 20, 50)
-
-
-# --- settings -> what the parts understand ----------------------------------------------------------------------------
-
-
-def exchange_limits(settings: Mapping[str, Any]) -> ExchangeLimits:
-    """When replicas and leaders are given up. A server that says nothing is given up sooner than one that is slow."""
-    sync, defaults = SyncLimits(), ExchangeLimits()
-    max_lag_ns = int(settings["clustering.replica.max.lag.time"] * 1e9)
-    leader_timeout_ns = int(settings["clustering.replica.max.leader.timeout"] * 1e9)
-    return ExchangeLimits(
-        sync=SyncLimits(max_silence_ns=min(sync.max_silence_ns, max_lag_ns), max_lag_ns=max_lag_ns),
-        suspect_after_ns=min(defaults.suspect_after_ns, leader_timeout_ns),
-    )
-
-
-def stream_defaults(settings: Settings) -> Callable[[str], StreamDefaults]:
-    """The defaults for a stream of a given name: the server's, changed by the templates that match, in their order."""
-    plain = _defaults(settings)
-    templates = settings.templates
-
-    def defaults_for(stream: str) -> StreamDefaults:
-        matching = [template for template in templates if fnmatchcase(stream, template.match)]
-        if not matching:
-            return plain
-        values: dict[str, Any] = dict(settings)
-        for template in matching:
-            values.update(template.settings)
-        return _defaults(values)
-
-    return defaults_for
-
-
-def _defaults(settings: Mapping[str, Any]) -> StreamDefaults:
-    def nanoseconds(name: str) -> int:
-        return int(settings[name] * 1e9)
-
-    return StreamDefaults(
-        retention_max_bytes=settings["streams.retention.max.bytes"],
-        retention_max_messages=settings["streams.retention.max.messages"],
-        retention_max_age_ns=nanoseconds("streams.retention.max.age"),
-        cleaner_interval_ns=nanoseconds("streams.cleaner.interval"),
-        segment_max_bytes=settings["streams.segment.max.bytes"],
-        segment_max_age_ns=nanoseconds("streams.segment.max.age") or nanoseconds("streams.retention.max.age"),
-        min_isr=settings["clustering.min.insync.replicas"],
-        durability=Durability(settings["streams.durability"]),
-        sync_interval_s=settings["streams.durability.interval"],
-        batch_max_messages=settings["batch.max.messages"],
-        max_message_bytes=settings["clustering.replication.max.bytes"],
-    )
-
-
-def describe_retention(settings: Mapping[str, Any]) -> str:
-    """The default retention policy, in the original's words."""
-    parts = []
-    if settings["streams.retention.max.messages"]:
-        parts.append(f"Messages: {settings['streams.retention.max.messages']:,}")
-    if settings["streams.retention.max.bytes"]:
-        parts.append(f"Size: {_describe_size(settings['streams.retention.max.bytes'])}")
-    if settings["streams.retention.max.age"]:
-        parts.append(f"Age: {describe_duration(settings['streams.retention.max.age'])}")
-    compact = "true" if settings["streams.compact.enabled"] else "false"
-    return f"[{', '.join(parts) or 'no limits'}, Compact: {compact}]"
-
-
-def _describe_size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
-
-
-def describe_duration(seconds: float) -> str:
-    """``1 week``, ``1 day 12 hours``, ``1 minute 30 seconds``."""
-    parts = []
-    rest = seconds
-    for unit, length in (("week", 604_800), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)):
-        count, rest = divmod(rest, length)
-        if count:
-            parts.append(f"{int(count)} {unit}{'s' if count != 1 else ''}")
-    if rest:
-        parts.append(f"{round(rest * 1000)} ms")
-    return " ".join(parts) or "0 seconds"

@@ -13,6 +13,7 @@ from operator import attrgetter
 
 from google.protobuf.message import DecodeError
 
+from liftbridge.broker.forwarding import Forwarder
 from liftbridge.broker.inboxes import InboxNames
 from liftbridge.broker.targets import Target, TargetTable
 from liftbridge.errors import (
@@ -100,6 +101,7 @@ class Publishing:
 
     targets: TargetTable
     transport: Transport
+    forwarder: Forwarder
     mirror: SubjectMirror
     router: SubjectRouter
     inboxes: InboxNames

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from liftbridge.broker.api import PUBLISH_TIMEOUT_S, ResponseSink
+from liftbridge.broker.forwarding import ForwardLane
 from liftbridge.broker.publishing import Lane, Publishing, acks_in, enveloped, refusal_of
 from liftbridge.broker.targets import Target
 from liftbridge.errors import TransportError
@@ -19,8 +21,8 @@ from liftbridge.protocol.acks import (
     encode_publish_responses,
 )
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge.protocol.publish_requests import PublishRun, RequestParser
-from liftbridge.protocol.record_batch import RECORD_PREFIX
+from liftbridge.protocol.publish_requests import PublishRun, RequestParser, split_by_runs
+from liftbridge.protocol.record_batch import RECORD_PREFIX, RECORD_PREFIX_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -47,85 +49,98 @@ class PublishSession:
         self._waiting_for_inbox: list[tuple[str, list[bytes]]] | None = None
         self._parser = RequestParser()
         self._lanes: dict[tuple[str, int], _SessionLane] = {}
+        self._forward_lanes: dict[tuple[str, int], ForwardLane] = {}
         self._unanswered = 0
         self._answered = asyncio.Event()
         self._aborted = False
 
     def publish(self, framed: bytes) -> bool:
-        overloaded = None
-        for run in self._parser.parse(framed):
+        runs = self._parser.parse(framed)
+        pieces: list[bytes] = []
+        ready = True
+        for i, run in enumerate(runs):
             target = self._publishing.targets.find(run.stream, run.partition, run.ack_policy)
             refusal = self._publishing.refusal_for_size(run.longest_message_bytes)
             if isinstance(target, Refusal):
-                self._refuse(run, target)
+                self._refuse(run.correlation_ids, target)
             elif refusal is not None and len(run.messages) > 1:
-                self._publish_each(run, target)
+                pieces = pieces or split_by_runs(framed, runs)
+                ready = self._publish_each(pieces[i]) and ready
             elif refusal is not None:
-                self._refuse(run, refusal)
+                self._refuse(run.correlation_ids, refusal)
+            elif target.local is not None and not self._forwards(run):
+                ready = self._append(run, target, target.local) and ready
+            elif target.grouped:
+                self._publish_over_transport(run, target)
             else:
-                self._route(run, target)
-                if target.local is not None and target.local.leader is not None and target.local.leader.overloaded:
-                    overloaded = target.local.leader
-        if overloaded is not None:
-            overloaded.call_when_ready(self._sink.resume)
-            return False
-        return True
+                pieces = pieces or split_by_runs(framed, runs)
+                ready = self._forward(run, pieces[i]) and ready
+        return ready
 
-    def _route(self, run: PublishRun, target: Target) -> None:
+    def _publish_each(self, framed: bytes) -> bool:
+        """A run in which at least one message is too large: the others are not."""
+        position, ready = 0, True
+        while position < len(framed):
+            end = position + RECORD_PREFIX_BYTES + RECORD_PREFIX.unpack_from(framed, position)[1]
+            ready = self.publish(framed[position:end]) and ready
+            position = end
+        return ready
+
+    def _expect_answers(self, run: PublishRun) -> None:
         if run.ack_policy != ACK_NONE:
             self._unanswered += len(run.messages)
-        if target.local is None:
-            self._publishing.append_attached(target, run, self._inbox)
-            self._publish_over_transport(target.subject, [enveloped(message, self._inbox) for message in run.messages])
-            return
+
+    # --- partitions that are led here ---------------------------------------------------------------------------------
+
+    def _append(self, run: PublishRun, target: Target, local: LocalPartition) -> bool:
+        self._expect_answers(run)
         lane = self._lanes.get((run.stream, run.partition))
         if lane is None or lane.target is not target:
-            lane = self._lanes[run.stream, run.partition] = self._open_lane(target, target.local)
+            lane = self._lanes[run.stream, run.partition] = self._open_lane(target, local)
         lane.lane.submit(run)
         if target.attached:
             self._publishing.append_attached(target, run, self._inbox)
+        if local.leader is None or not local.leader.overloaded:
+            return True
+        local.leader.call_when_ready(self._sink.resume)
+        return False
 
     def _open_lane(self, target: Target, local: LocalPartition) -> "_SessionLane":
         acks = _SessionAcks(self, target, self._inbox)
         return _SessionLane(target, self._publishing.lane(local, target.subject, acks, self._inbox))
 
-    def _publish_each(self, run: PublishRun, target: Target) -> None:
-        """A run in which at least one message is too large: the others are not."""
-        for i, message in enumerate(run.messages):
-            one = PublishRun(
-                stream=run.stream,
-                partition=run.partition,
-                ack_policy=run.ack_policy,
-                expected_offset=run.expected_offset,
-                fields=[run.fields[i]],
-                field_bytes=len(run.fields[i]),
-                messages=[message],
-                correlation_ids=[run.correlation_ids[i]],
-                correlation_id_bytes=len(run.correlation_ids[i]),
-                longest_message_bytes=len(message),
-            )
-            refusal = self._publishing.refusal_for_size(len(message))
-            if refusal is not None:
-                self._refuse(one, refusal)
-            else:
-                self._route(one, target)
+    # --- partitions that other servers lead ---------------------------------------------------------------------------
 
-    def _refuse(self, run: PublishRun | PendingRun, refusal: Refusal) -> None:
-        code = _CODES.get(refusal.kind, _Code.INTERNAL)
-        self._send(b"".join(encode_error_response(id_, code, refusal.message) for id_ in run.correlation_ids))
+    def _forwards(self, run: PublishRun) -> bool:
+        """Whether messages to the run's partition are on their way to another server: this one must not overtake."""
+        lane = self._forward_lanes.get((run.stream, run.partition))
+        return lane is not None and lane.busy
+
+    def _forward(self, run: PublishRun, framed: bytes) -> bool:
+        self._expect_answers(run)
+        lane = self._forward_lanes.get((run.stream, run.partition))
+        if lane is None:
+            lane = self._publishing.forwarder.open_lane(run.stream, run.partition, self._sink.resume)
+            self._forward_lanes[run.stream, run.partition] = lane
+        lane.submit(framed, run, self._inbox, _ForwardedRun(self, run.ack_policy))
+        return not lane.full
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def answer_stored(self, run: PendingRun, ack_fields: bytes, base_offset: int) -> None:
-        """The run is stored. ``ack_fields`` is what its acks have in common."""
-        self._send(encode_publish_responses(ack_fields, run.correlation_ids, run.correlation_id_bytes, base_offset))
-        self._count_answers(len(run.items))
+    def answer_stored(self, responses: bytes, count: int) -> None:
+        """So many messages are stored; ``responses`` are their framed PublishResponses."""
+        self._send(responses)
+        self._count_answers(count)
 
-    def answer_refused(self, run: PendingRun, refusal: Refusal) -> None:
-        """The run is not stored."""
-        self._refuse(run, refusal)
-        if run.ack_policy != ACK_NONE:
-            self._count_answers(len(run.items))
+    def answer_refused(self, correlation_ids: Sequence[bytes], ack_policy: int, refusal: Refusal) -> None:
+        """These messages are not stored."""
+        self._refuse(correlation_ids, refusal)
+        if ack_policy != ACK_NONE:
+            self._count_answers(len(correlation_ids))
+
+    def _refuse(self, correlation_ids: Sequence[bytes], refusal: Refusal) -> None:
+        code = _CODES.get(refusal.kind, _Code.INTERNAL)
+        self._send(b"".join(encode_error_response(id_, code, refusal.message) for id_ in correlation_ids))
 
     def _send(self, framed: bytes) -> None:
         if not self._aborted:
@@ -136,9 +151,13 @@ class PublishSession:
         if self._unanswered <= 0:
             self._answered.set()
 
-    # --- partitions that are reached over the transport ---------------------------------------------------------------
+    # --- partitions in load-balance groups: the transport chooses the member ------------------------------------------
 
-    def _publish_over_transport(self, subject: str, payloads: list[bytes]) -> None:
+    def _publish_over_transport(self, run: PublishRun, target: Target) -> None:
+        self._expect_answers(run)
+        if target.attached:
+            self._publishing.append_attached(target, run, self._inbox)
+        subject, payloads = target.subject, [enveloped(message, self._inbox) for message in run.messages]
         if self._inbox_subscription is not None:
             self._publish_now(subject, payloads)
         elif self._waiting_for_inbox is not None:
@@ -185,6 +204,8 @@ class PublishSession:
         if self._aborted:
             return
         self._aborted = True
+        for lane in self._forward_lanes.values():
+            lane.close()
         if self._inbox_task is not None:
             self._inbox_task.cancel()
         if self._inbox_subscription is not None:
@@ -207,8 +228,24 @@ class _SessionAcks:
 
     def stored(self, run: PendingRun, base_offset: int, reception_ns: int, commit_ns: int) -> None:
         if run.ack_policy != ACK_NONE:
-            ack_fields = self._texts + encode_ack_times(run.ack_policy, reception_ns, commit_ns)
-            self._session.answer_stored(run, ack_fields, base_offset)
+            fields = self._texts + encode_ack_times(run.ack_policy, reception_ns, commit_ns)
+            ids, id_bytes = run.correlation_ids, run.correlation_id_bytes
+            self._session.answer_stored(encode_publish_responses(fields, ids, id_bytes, base_offset), len(ids))
 
     def refused(self, run: PendingRun, refusal: Refusal) -> None:
-        self._session.answer_refused(run, refusal)
+        self._session.answer_refused(run.correlation_ids, run.ack_policy, refusal)
+
+
+class _ForwardedRun:
+    """Answers a run that another server takes."""
+
+    def __init__(self, session: PublishSession, ack_policy: int) -> None:
+        self._session = session
+        self._ack_policy = ack_policy
+
+    def stored(self, responses: bytes, count: int) -> None:
+        if self._ack_policy != ACK_NONE:
+            self._session.answer_stored(responses, count)
+
+    def refused(self, correlation_ids: Sequence[bytes], refusal: Refusal) -> None:
+        self._session.answer_refused(correlation_ids, self._ack_policy, refusal)

@@ -1,8 +1,10 @@
 """Publish and PublishToSubject: one message, one answer."""
 
 import asyncio
+from collections.abc import Sequence
 
 from liftbridge.broker.api import PUBLISH_TIMEOUT_S, CallContext, PublishReply
+from liftbridge.broker.forwarding import ForwardLane
 from liftbridge.broker.publishing import Publishing, acks_in, enveloped, error_of, refusal_of
 from liftbridge.broker.targets import AckTarget, Target
 from liftbridge.errors import (
@@ -19,6 +21,7 @@ from liftbridge.partition.refusal import Refusal
 from liftbridge.protocol.acks import encode_ack_response, encode_ack_texts, encode_ack_times
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.publish_requests import PublishRun, RequestParser
+from liftbridge.protocol.record_batch import RECORD_PREFIX, RECORD_PREFIX_BYTES
 
 _NO_ACK = b""
 
@@ -29,6 +32,7 @@ class SinglePublishing:
     def __init__(self, publishing: Publishing) -> None:
         self._publishing = publishing
         self._parser = RequestParser()
+        self._forward_lanes: dict[tuple[str, int], ForwardLane] = {}
 
     # --- Publish ------------------------------------------------------------------------------------------------------
 
@@ -46,6 +50,10 @@ class SinglePublishing:
         if refusal is not None:
             raise error_of(refusal)
         inbox = run.ack_inbox or publishing.inboxes.next()
+        if target.local is None and not target.grouped:
+            framed = RECORD_PREFIX.pack(0, len(request)) + request
+            self._forward_lane(run).submit(framed, run, inbox, _ForwardedReply(reply))
+            return None
         if target.attached:
             publishing.append_attached(target, run, inbox)
         if target.local is None:
@@ -56,6 +64,14 @@ class SinglePublishing:
             acks = _BothAcks(acks, self._inbox_acks(target.acks, inbox))
         publishing.lane(target.local, target.subject, acks, inbox).submit(run)
         return None
+
+    def _forward_lane(self, run: PublishRun) -> ForwardLane:
+        """One for all clients: who publishes single messages at the same time asks for no order."""
+        lane = self._forward_lanes.get((run.stream, run.partition))
+        if lane is None:
+            lane = self._publishing.forwarder.open_lane(run.stream, run.partition, lambda: None)
+            self._forward_lanes[run.stream, run.partition] = lane
+        return lane
 
     def _inbox_acks(self, target: AckTarget, inbox: str) -> InboxAcks:
         return InboxAcks(self._publishing.transport, target.stream, target.base_subject, inbox)
@@ -175,6 +191,21 @@ class _ReplyAcks:
 
     def refused(self, run: PendingRun, refusal: Refusal) -> None:
         del run
+        self._reply.fail(error_of(refusal))
+
+
+class _ForwardedReply:
+    """Answers a Publish call whose message another server takes."""
+
+    def __init__(self, reply: PublishReply) -> None:
+        self._reply = reply
+
+    def stored(self, responses: bytes, count: int) -> None:
+        del count
+        self._reply.succeed(responses[RECORD_PREFIX_BYTES:])
+
+    def refused(self, correlation_ids: Sequence[bytes], refusal: Refusal) -> None:
+        del correlation_ids
         self._reply.fail(error_of(refusal))
 
 

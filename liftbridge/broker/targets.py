@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.state import MetadataState, StreamState
 from liftbridge.partition.manager import LocalPartition, PartitionManager
-from liftbridge.partition.pending import ACK_NONE, PendingRun
+from liftbridge.partition.pending import ACK_LEADER, ACK_NONE, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.acks import AckTemplate
 
@@ -32,17 +32,29 @@ class AckTarget:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteLeader:
+    """Who leads a partition, as metadata says, wherever that is."""
+
+    server_id: str
+    stream_id: int
+    leader_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One partition as a publisher's goal.
 
-    ``local`` is the partition itself, if this server leads it and its stream is in no load-balance group; None means
-    that the partition gets the message, and acks it, only through the transport. ``attached`` are this server's other
-    partitions that listen on the same subject.
+    ``local`` is the partition itself, if this server leads it and its stream is in no load-balance group. ``leader``
+    is who leads it, None if nobody does, or for a stream in a group: ``grouped`` means that the partition gets the
+    message, and acks it, only through the transport. ``attached`` are this server's other partitions that listen on the
+    same subject.
     """
 
     acks: AckTarget
     subject: str
     local: LocalPartition | None
+    leader: RemoteLeader | None
+    grouped: bool
     attached: tuple[LocalPartition, ...]
     checks_expected_offsets: bool
 
@@ -70,6 +82,12 @@ class TargetTable:
             return Refusal(RefusalKind.BAD_REQUEST, "stream with concurrency control must have AckPolicy set")
         return found
 
+    def find_by_id(self, stream_id: int, partition: int) -> Target | None:
+        """The target in a stream that is known by its ID; None if there is none."""
+        stream = self._state.stream_by_id(stream_id)
+        found = self.find(stream.name, partition, ACK_LEADER) if stream is not None else None
+        return found if isinstance(found, Target) else None
+
     def listeners(self, subject: str) -> tuple[LocalPartition, ...]:
         """The partitions led here, in no load-balance group, that hear what is published on ``subject``."""
         return tuple(
@@ -90,7 +108,8 @@ class TargetTable:
         if state.partitions[partition].readonly:
             return Refusal(RefusalKind.READONLY, f"readonly partition: {partition}")
         local = self._partitions.get(stream, partition)
-        if local is not None and local.damage is not None:
+        leads = local is not None and local.assignment.leads
+        if local is not None and leads and local.damage is not None:
             return Refusal(RefusalKind.STORAGE, f"partition {partition} of stream {stream} is offline: {local.damage}")
         subject = self._router.partition_subject(state.subject, partition)
         direct = local if local is not None and local.is_leader and not state.group else None
@@ -98,6 +117,13 @@ class TargetTable:
             acks=AckTarget(stream, state.subject),
             subject=subject,
             local=direct,
+            leader=None if state.group else _leader(state, partition),
+            grouped=bool(state.group),
             attached=tuple(other for other in self.listeners(subject) if other is not direct),
             checks_expected_offsets=bool(state.config.optimistic_concurrency_control),
         )
+
+
+def _leader(stream: StreamState, partition: int) -> RemoteLeader | None:
+    state = stream.partitions[partition]
+    return RemoteLeader(state.leader, stream.stream_id, state.leader_epoch) if state.leader else None

@@ -116,6 +116,21 @@ class RequestParser:
         self._last_length = len(data)
 
 
+def split_by_runs(framed: bytes, runs: Sequence[PublishRun]) -> list[bytes]:
+    """The requests that each run was made from: ``framed`` in as many pieces."""
+    if len(runs) == 1:
+        return [framed]
+    pieces = []
+    start = 0
+    for run in runs:
+        position = start
+        for _ in run.messages:
+            position += RECORD_PREFIX_BYTES + _frame_length(framed, position)
+        pieces.append(framed[start:position])
+        start = position
+    return pieces
+
+
 def parse_publish_requests(framed: bytes) -> list[PublishRun]:
     """Like :meth:`RequestParser.parse`, for requests that stand alone."""
     return RequestParser().parse(framed)
