@@ -117,7 +117,7 @@ class ClusterController:
     # --- deciding -----------------------------------------------------------------------------------------------------
 
     async def _decide(self, core: ControllerCore) -> None:
-        while True:
+        while self._consensus.status().is_leader:
             self._changed.clear()
             if not self._transport.connected:
                 core.forget_silence()  # it is this server that hears nobody

@@ -1,6 +1,7 @@
 """This server as a member of its cluster: from finding it to leaving it in good order."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import string
@@ -17,7 +18,7 @@ from liftbridge.cluster.heartbeats import Heartbeats
 from liftbridge.cluster.identity import Identity, begin_run, end_run, save_identity
 from liftbridge.cluster.operations import burden
 from liftbridge.cluster.presence import Presence
-from liftbridge.errors import ConsensusError, DeadlineExceeded, FailedPrecondition, LiftbridgeError
+from liftbridge.errors import ConsensusError, DeadlineExceeded, FailedPrecondition, LiftbridgeError, Unavailable
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.interfaces.transport import Transport
 from liftbridge.metadata.asking import ControllerClient
@@ -30,6 +31,8 @@ from liftbridge.metadata.state import MetadataState
 logger = logging.getLogger(__name__)
 
 _REMIND_S = 5.0
+#: What one step of draining may take before it is taken for hopeless.
+_STEP_S = 2.0
 _GOODBYE_S = 1.0
 _ID_CHARACTERS = string.digits + string.ascii_letters
 
@@ -216,27 +219,37 @@ class ClusterNode:
             return
         logger.info("Draining: handing over what this server leads")
         await controller.change_status(
-            server_id, ServerStatus.DRAINING, incarnation=self._incarnation, timeout_s=timeout_s
+            server_id, ServerStatus.DRAINING, incarnation=self._incarnation, timeout_s=min(timeout_s, _STEP_S)
         )
-        while burden(self._state, server_id):
-            self._changed.clear()
-            await self._changed.wait()
-        if self._consensus.status().is_leader and not await self._hand_over_metadata(timeout_s):
+        await self._until_handed_over()
+        if self._consensus.status().is_leader and not await self._hand_over_metadata():
             return
         await self._end("heartbeats")
         await controller.change_status(
             server_id, ServerStatus.DOWN, incarnation=self._incarnation, timeout_s=_GOODBYE_S
         )
 
+    async def _until_handed_over(self) -> None:
+        """Gives up when nobody leads the metadata group any more: everybody may be about to stop."""
+        while burden(self._state, self._identity.server_id):
+            self._changed.clear()
+            led = bool(self._consensus.status().leader)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STEP_S):
+                    await self._changed.wait()
+                    continue
+            if not led and not self._consensus.status().leader:
+                raise Unavailable("there is no metadata leader")
+
     def _live_others(self) -> list[str]:
         return [one for one in self._state.servers if one != self._identity.server_id and is_live(self._state, one)]
 
-    async def _hand_over_metadata(self, timeout_s: float) -> bool:
+    async def _hand_over_metadata(self) -> bool:
         voters = self._consensus.status().voters
         for successor in self._live_others():
             if successor in voters:
                 try:
-                    await self._consensus.transfer_leadership(successor, timeout_s=timeout_s)
+                    await self._consensus.transfer_leadership(successor, timeout_s=_STEP_S)
                     return True
                 except ConsensusError as error:
                     logger.warning("Server %s didn't take over the metadata group: %s", successor, error)
