@@ -350,8 +350,9 @@ class Server:
         task.add_done_callback(_log_crash)
 
         async def end() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            while not task.done():  # a library's wait_for can lose a cancellation
+                task.cancel()
+                await asyncio.wait((task,), timeout=_RETRY_S)
 
         self._exit.push_async_callback(end)
 

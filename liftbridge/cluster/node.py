@@ -34,6 +34,7 @@ _REMIND_S = 5.0
 #: What one step of draining may take before it is taken for hopeless.
 _STEP_S = 2.0
 _GOODBYE_S = 1.0
+_CANCEL_S = 0.5
 _ID_CHARACTERS = string.digits + string.ascii_letters
 
 
@@ -274,9 +275,9 @@ class ClusterNode:
 
     async def _end(self, name: str) -> None:
         task = self._tasks.pop(name, None)
-        if task is not None:
+        while task is not None and not task.done():  # a library's wait_for can lose a cancellation
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait((task,), timeout=_CANCEL_S)
 
 
 def _log_crash(task: "asyncio.Task[None]") -> None:

@@ -29,8 +29,9 @@ class Cleaner:
         while True:
             self._partitions.roles_changed.clear()
             sleep_s = await self.clean_due()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._partitions.roles_changed.wait(), sleep_s)
+            with contextlib.suppress(TimeoutError):  # not wait_for: before Python 3.12 it can lose a cancellation
+                async with asyncio.timeout(sleep_s):
+                    await self._partitions.roles_changed.wait()
 
     async def clean_due(self) -> float:
         """Cleans what is due and returns the seconds until something else is."""

@@ -243,7 +243,8 @@ class BulkConnection:
         self._pings.add(pong)
         try:
             await self._client._send_ping(pong)
-            await asyncio.wait_for(asyncio.shield(pong), timeout_s)
+            async with asyncio.timeout(timeout_s):  # not wait_for: before Python 3.12 it can lose a cancellation
+                await asyncio.shield(pong)
         except TimeoutError:
             raise TransportClosed(f"NATS didn't answer in {timeout_s} s") from None
         finally:
