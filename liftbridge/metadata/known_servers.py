@@ -19,3 +19,7 @@ class KnownServers:
     def may_serve(self, server_id: str, incarnation: str) -> bool:
         server = self.state.servers.get(server_id)
         return server is not None and server.incarnation == incarnation and server.status is ServerStatus.LIVE
+
+    def is_down(self, server_id: str) -> bool:
+        server = self.state.servers.get(server_id)
+        return server is not None and server.status is ServerStatus.DOWN

@@ -96,6 +96,7 @@ class Roles:
             durable_end=partition.high_watermark if settings.durability is Durability.SYNC else None,
             limits=self.exchange.limits.sync,
             may_serve=self.servers.may_serve,
+            is_down=self.servers.is_down,
         )
         leader = PartitionLeader(partition, replication, settings, self.clock, self.sync_executor)
         led = LedPartition(target.key.log_id, partition, replication, leader.committed)

@@ -47,6 +47,9 @@ class Servers(Protocol):
     def may_serve(self, server_id: str, incarnation: str) -> bool:
         """The same, and the server is wanted in ISRs: live, and not about to leave."""
 
+    def is_down(self, server_id: str) -> bool:
+        """Whether the controller has lost it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:

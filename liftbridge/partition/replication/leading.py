@@ -68,7 +68,8 @@ class LeaderReplication:
 
     Whoever calls a method that returns True acts on a higher high watermark: readers are awake already, acks and
     followers are the caller's. Times are monotonic. ``durable_end`` is how much of the log is as durable as the stream asks,
-    None for all of it. ``may_serve`` says whether an incarnation is a server's present one, and the server is wanted in ISRs.
+    None for all of it. ``may_serve`` says whether an incarnation is a server's present one, and the server is wanted in
+    ISRs; ``is_down`` whether the controller has lost a server.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class LeaderReplication:
         durable_end: int | None = None,
         limits: SyncLimits | None = None,
         may_serve: Callable[[str, str], bool] = lambda _replica, _incarnation: True,
+        is_down: Callable[[str], bool] = lambda _replica: False,
     ) -> None:
         self._replica = replica
         self._server_id = server_id
@@ -93,6 +95,7 @@ class LeaderReplication:
         self._min_isr = min(min_isr, len(self._replicas))
         self._limits = limits or SyncLimits()
         self._may_serve = may_serve
+        self._is_down = is_down
         self._started_ns = now_ns
         self._progress: dict[str, _Progress] = {}
         self.leader_epoch = leader_epoch
@@ -230,6 +233,8 @@ class LeaderReplication:
             progress = self._progress.get(one)
             if progress is None or progress.next_offset < end_offset or self._is_silent(progress.contact, now_ns):
                 return False
+            if self._is_down(one):
+                return False
         return True
 
     def _is_silent(self, contact: Contact, now_ns: int) -> bool:
@@ -252,6 +257,8 @@ class LeaderReplication:
         )
 
     def _lags(self, one: str, now_ns: int) -> bool:
+        if self._is_down(one):
+            return True
         progress = self._progress.get(one)
         if progress is None:
             return now_ns - self._started_ns > self._limits.max_silence_ns

@@ -221,6 +221,21 @@ class TestInSync:
         assert leading.apply_isr("a", 2)
         assert partition.high_watermark == 2
 
+    def test_a_member_that_the_controller_lost_leaves_at_once(self) -> None:
+        leading = LeaderReplication(
+            replica(1),
+            server_id="a",
+            leader_epoch=9,
+            replicas="abc",
+            isr="abc",
+            partition_epoch=1,
+            min_isr=1,
+            now_ns=0,
+            limits=LIMITS,
+            is_down=lambda server_id: server_id == "c",
+        )
+        assert leading.wanted_change(0) == IsrChange(1, ("a", "b"))
+
     def test_what_an_earlier_start_held_brings_nobody_in(self) -> None:
         current = {"b-1"}
         leading = LeaderReplication(
