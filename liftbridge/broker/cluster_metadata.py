@@ -5,7 +5,7 @@ from collections import Counter
 
 from liftbridge.broker.api import CallContext
 from liftbridge.errors import FailedPrecondition, NotFound
-from liftbridge.metadata.state import MetadataState, PartitionState, StreamState
+from liftbridge.metadata.state import MetadataState, PartitionState, ServerStatus, StreamState
 from liftbridge.partition.manager import LocalPartition, PartitionManager
 from liftbridge.protocol.generated import api_pb2 as api
 
@@ -44,6 +44,7 @@ class ClusterMetadataHandlers:
         return api.FetchPartitionMetadataResponse(metadata=self._partition(stream, request.partition))
 
     def _brokers(self) -> list[api.Broker]:
+        """Those that a client can connect to."""
         held: Counter[str] = Counter()
         led: Counter[str] = Counter()
         for stream in self._state.streams.values():
@@ -60,6 +61,7 @@ class ClusterMetadataHandlers:
                 leaderCount=led[server.server_id],
             )
             for server in self._state.servers.values()
+            if server.status in (ServerStatus.LIVE, ServerStatus.DRAINING)
         ]
 
     def _stream(self, name: str) -> api.StreamMetadata:
