@@ -24,7 +24,7 @@ from liftbridge.testing.batches import make_batch
 from liftbridge.testing.memory_log import MemoryLogStorage
 
 _MS = 1_000_000
-_SYNC_LIMITS = SyncLimits(max_silence_ns=400 * _MS, max_lag_ns=1500 * _MS)
+_SYNC_LIMITS = SyncLimits(max_silence_ns=400 * _MS, max_lag_ns=1500 * _MS, max_wait_ns=100 * _MS)
 _SERVING_LIMITS = ServingLimits(
     poll_ns=100 * _MS, high_watermark_delay_ns=5 * _MS, answer_max_bytes=600, max_silence_ns=400 * _MS
 )

@@ -167,7 +167,7 @@ class ReplicationExchange:
         fetcher = self._fetchers.get(leader)
         if fetcher is None:
             fetcher = self._fetchers[leader] = self._make_fetcher(leader)
-        if not fetcher.partitions():
+        if fetcher.is_idle:
             fetcher.last_answer_ns = self._clock.monotonic_ns()
         fetcher.follow(followed)
         self._wake()
@@ -271,8 +271,8 @@ class ReplicationExchange:
 
     def _suspect_if_silent(self, leader: str, fetcher: ReplicaFetcher, now_ns: int) -> None:
         silent_since_ns = max(fetcher.last_answer_ns or 0, self._suspected_ns.get(leader, 0))
-        followed = fetcher.partitions()
-        if followed and now_ns - silent_since_ns > self.limits.suspect_after_ns:
+        if not fetcher.is_idle and now_ns - silent_since_ns > self.limits.suspect_after_ns:
+            followed = fetcher.partitions()
             self._suspected_ns[leader] = now_ns
             logger.warning(
                 "server %s doesn't answer, and leads %d partitions that are followed here", leader, len(followed)

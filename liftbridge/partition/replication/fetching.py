@@ -94,6 +94,11 @@ class ReplicaFetcher:
             self._resting.pop(log_id, None)
             self._changed[log_id] = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it follows nothing."""
+        return not self._followed
+
     def partitions(self) -> list[FollowedPartition]:
         return list(self._followed.values())
 
@@ -208,7 +213,7 @@ class ReplicaFetcher:
         try:
             if self._apply(followed, section):
                 self._report(followed)
-        except LiftbridgeError as error:
+        except (LiftbridgeError, ValueError) as error:  # ValueError: batches that don't continue each other
             logger.error("%s: following failed, trying again: %s", section.log_id, error)
             self._resting[section.log_id] = now_ns + self._limits.retry_ns
 

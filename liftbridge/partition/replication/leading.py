@@ -15,10 +15,12 @@ from liftbridge.partition.replication.replica import Replica
 @dataclass(frozen=True, slots=True)
 class SyncLimits:
     """When a follower is out of sync: it says nothing for ``max_silence_ns``, or takes longer than ``max_lag_ns`` to
-    reach what was the leader's end when that time began."""
+    reach what was the leader's end when that time began. A replica that is about to come back into sync holds up commits
+    for ``max_wait_ns`` at most, and if it didn't make it not again before ``max_lag_ns``."""
 
     max_silence_ns: int = 2_000_000_000
     max_lag_ns: int = 10_000_000_000
+    max_wait_ns: int = 500_000_000
 
 
 @dataclass(eq=False, slots=True)
@@ -58,6 +60,8 @@ class _Progress:
 
     contact: Contact
     next_offset: int
+    #: Where the leader ended when the follower was heard of last.
+    end_when_heard: int
     #: Where the leader ended when the follower was last found behind, and when that was.
     target_offset: int = 0
     behind_since_ns: int | None = None
@@ -108,6 +112,8 @@ class LeaderReplication:
         self._requested: IsrChange | None = None
         self._joining: frozenset[str] = frozenset()
         self._uncertain: frozenset[str] = frozenset()
+        self._awaited: dict[str, int] = {}
+        self._gave_up_ns: dict[str, int] = {}
         self._counted: tuple[str, ...] = ()
         self.apply_isr(isr, partition_epoch)
 
@@ -127,11 +133,36 @@ class LeaderReplication:
     def fetched(self, contact: Contact, next_offset: int) -> bool:
         """A follower at a position that ``check`` found no fault with."""
         progress = self._progress.get(contact.replica)
+        end_offset = self._replica.log.end_offset
         if progress is None or progress.contact is not contact:
-            self._progress[contact.replica] = _Progress(contact, next_offset)
+            self._progress[contact.replica] = _Progress(contact, next_offset, end_offset)
         else:
             progress.next_offset = next_offset
+            if contact.replica not in self._counted:
+                self._wait_if_close(progress)
+            progress.end_when_heard = end_offset
         return contact.replica in self._counted and self._advance()
+
+    def _wait_if_close(self, progress: _Progress) -> None:
+        """A leader that commits alone is always a little ahead of a follower, so under load nobody would ever catch up
+        with what is committed. Somebody who is one answer behind is worth the wait."""
+        one, now_ns = progress.contact.replica, progress.contact.last_heard_ns
+        given_up_ns = self._gave_up_ns.get(one)
+        if (
+            progress.end_when_heard <= progress.next_offset < self._replica.high_watermark
+            and self._may_serve(one, progress.contact.incarnation)
+            and (given_up_ns is None or now_ns - given_up_ns > self._limits.max_lag_ns)
+        ):
+            self._awaited[one] = now_ns
+            self._count()
+
+    def stop_waiting(self, now_ns: int) -> bool:
+        """Gives up on replicas that didn't get in sync in time."""
+        late = [one for one, since_ns in self._awaited.items() if now_ns - since_ns > self._limits.max_wait_ns]
+        for one in late:
+            del self._awaited[one]
+            self._gave_up_ns[one] = now_ns
+        return bool(late) and self._count()
 
     def _advance(self) -> bool:
         """Committed is what all in the ISR hold, if they are enough. A replica that may be in the ISR without our
@@ -192,10 +223,12 @@ class LeaderReplication:
         self._partition_epoch = partition_epoch
         self.isr = tuple(one for one in self._replicas if one in isr)
         self._requested, self._joining, self._uncertain = None, frozenset(), frozenset()
+        for one in self.isr:
+            self._awaited.pop(one, None)
         return self._count()
 
     def _count(self) -> bool:
-        members = {*self.isr, *self._joining, *self._uncertain} - {self._server_id}
+        members = {*self.isr, *self._joining, *self._uncertain, *self._awaited} - {self._server_id}
         self._counted = tuple(one for one in self._replicas if one in members)
         return self._advance()
 
@@ -226,7 +259,7 @@ class LeaderReplication:
 
     def at_rest(self, now_ns: int) -> bool:
         """Whether nothing about the ISR can change before somebody appends, fetches or falls silent."""
-        if self.isr != self._replicas or self._requested is not None or self._uncertain:
+        if self.isr != self._replicas or self._requested is not None or self._uncertain or self._awaited:
             return False
         end_offset = self._replica.log.end_offset
         for one in self._counted:

@@ -156,10 +156,15 @@ class FetchServer:
         wanted = []
         for log_id in list(self._watched):
             led = self._led.get(log_id)
-            change = led.replication.wanted_change(now_ns) if led is not None else None
-            if led is not None and change is not None:
+            if led is None:
+                self._watched.discard(log_id)
+                continue
+            if led.replication.stop_waiting(now_ns):
+                self.committed(led)
+            change = led.replication.wanted_change(now_ns)
+            if change is not None:
                 wanted.append((led, change))
-            elif led is None or led.replication.at_rest(now_ns):
+            elif led.replication.at_rest(now_ns):
                 self._watched.discard(log_id)
         return wanted
 
@@ -347,6 +352,7 @@ class FetchServer:
             return _fault_section(led, OutOfRange(led.replica.log.start_offset))
         except LiftbridgeError as error:
             logger.error("%s: can't be read for followers at offset %d: %s", led.log_id, offset, error)
+            position.answered = True
             return None
         position.answered = bool(data)
         position.told_high_watermark = led.replica.high_watermark

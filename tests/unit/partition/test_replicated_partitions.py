@@ -320,7 +320,7 @@ async def test_a_leader_that_does_not_answer_is_reported(cluster: Cluster) -> No
 
 
 async def test_a_new_leader_settles_before_it_says_what_is_latest(cluster: Cluster) -> None:
-    a, b, c = cluster.servers.values()
+    a, b, _c = cluster.servers.values()
     await answered(a.publish(b"x"))
     for name in ("a", "c"):
         cluster.network.cut("b", name)

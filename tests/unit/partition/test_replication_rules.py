@@ -198,6 +198,33 @@ class TestInSync:
         assert not append(partition, leading), "it could be a member by now, without this record"
         assert leading.fetched(joiner, 2)
 
+    def test_one_who_is_a_message_behind_a_leader_that_commits_alone_is_waited_for(self) -> None:
+        partition = replica(1)
+        leading = leader(partition, isr="a")
+        joiner = contact("b")
+        leading.fetched(joiner, 0)
+        append(partition, leading)
+        leading.fetched(joiner, 1)
+        assert not append(partition, leading), "it has what the leader had when it was heard of last"
+        assert leading.wanted_change(0) is None
+        leading.fetched(joiner, 2)
+        assert leading.wanted_change(0) == IsrChange(1, ("a", "b"))
+
+    def test_nobody_is_waited_for_who_takes_too_long(self) -> None:
+        partition = replica(1)
+        leading = leader(partition, isr="a")
+        joiner = contact("b")
+        leading.fetched(joiner, 0)
+        append(partition, leading)
+        leading.fetched(joiner, 1)
+        append(partition, leading)
+        assert not leading.stop_waiting(LIMITS.max_wait_ns)
+        assert leading.stop_waiting(LIMITS.max_wait_ns + 1)
+        assert partition.high_watermark == 3
+        leading.fetched(joiner, 2)
+        leading.fetched(joiner, 2)
+        assert append(partition, leading), "not again so soon"
+
     def test_a_refused_change_may_be_asked_for_again_and_counts_no_longer(self) -> None:
         partition = replica(1)
         leading = leader(partition, isr="a")
