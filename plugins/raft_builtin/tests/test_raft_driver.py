@@ -221,6 +221,17 @@ async def test_bytes_that_are_no_message_are_ignored(group: RaftGroup, members: 
     await members.agree([b"x"])
 
 
+async def test_members_of_groups_with_different_names_never_hear_of_each_other(group: RaftGroup) -> None:
+    one, other = group.member("a"), group.member("b")
+    await one.start(ListMachine(), bootstrap=["a", "b"], group="one")
+    await other.start(ListMachine(), bootstrap=["a", "b"], group="other")
+    await asyncio.sleep(0.5)  # several elections of this group
+    assert one.status().leader == other.status().leader == ""
+    assert set(group.hub.sinks) == {"ns.raft.builtin.one.a", "ns.raft.builtin.other.b"}
+    await one.stop()
+    await other.stop()
+
+
 async def test_a_member_whose_id_makes_no_subject_harms_nobody(
     members: Members, monkeypatch: pytest.MonkeyPatch
 ) -> None:
