@@ -1,0 +1,178 @@
+"""Three real servers under load while a hand kills and freezes them: nothing acked is lost, whoever dies.
+
+``LIFTBRIDGE_TEST_SOAK_S=900 pytest tests/cluster/test_soak.py -s`` is the whole of it; a run of the suite does a little.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+from api_client import ApiClient
+from cluster_processes import ClusterProcesses, eventually
+from history import describe, percentile, problems_of
+from soak import Soak, freeze
+
+from liftbridge.protocol.generated import api_pb2 as api
+
+SOAK_S = float(os.environ.get("LIFTBRIDGE_TEST_SOAK_S", "25"))
+SEED = int(os.environ.get("LIFTBRIDGE_TEST_SOAK_SEED", "0")) or random.randrange(1, 1 << 31)
+SERVERS = ("a", "b", "c")
+STREAM, PARTITIONS, PUBLISHERS = "soak", 3, 2
+FREEZE_S = 3.0
+ACTIONS = ("kill leader", "kill metadata leader", "kill both leaders", "kill follower", "freeze leader", "kill all")
+#: What failing over takes at most, with default settings and more processes than cores.
+MEDIAN_LIMIT_S, WORST_LIMIT_S = 5.0, 15.0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
+    cluster = ClusterProcesses(tmp_path)
+    cluster.form(*SERVERS)
+    yield cluster
+    cluster.kill()
+
+
+async def test_nothing_acked_is_lost_whoever_dies(cluster: ClusterProcesses) -> None:
+    print(f"LIFTBRIDGE_TEST_SOAK_SEED={SEED}")
+    random_ = random.Random(SEED)
+    cluster.call("a", "CreateStream", name=STREAM, subject=STREAM, replicationFactor=3, partitions=PARTITIONS)
+    soak = Soak(cluster, STREAM, PARTITIONS)
+    publishers = [
+        asyncio.create_task(
+            soak.publish(f"publisher{number}", partition, random.Random(f"{SEED}-{number}-{partition}"))
+        )
+        for number in range(PUBLISHERS)
+        for partition in range(PARTITIONS)
+    ]
+    readers = [asyncio.create_task(soak.read("reader", partition)) for partition in range(PARTITIONS)]
+    failover_s = await chaos(soak, random_)
+    soak.stopping = True
+    await asyncio.wait_for(asyncio.gather(*publishers), 60)
+    await until_all_in_sync(cluster)
+    logs = [await read_all(cluster, partition) for partition in range(PARTITIONS)]
+    await until_read(soak, logs)
+    for reader in readers:
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    print(describe(soak.histories))
+    print("failover: " + ", ".join(f"{one:.2f} s" for one in sorted(failover_s)))
+    for partition, history in soak.histories.items():
+        assert history.acked, f"nothing was acked in partition {partition}"
+        assert problems_of(history, logs[partition]) == []
+    cluster.stop()
+    assert replicas_of(cluster, "a") == replicas_of(cluster, "b") == replicas_of(cluster, "c")
+    if failover_s:
+        assert median(failover_s) < MEDIAN_LIMIT_S
+        assert percentile(failover_s, 0.99) < WORST_LIMIT_S
+
+
+async def chaos(soak: Soak, random_: random.Random) -> list[float]:
+    """Kills and freezes until the time is over; returns how long after each loss of a leader the first ack came."""
+    end_s = time.monotonic() + SOAK_S
+    failover_s: list[float] = []
+    actions = list(ACTIONS)
+    while time.monotonic() < end_s:
+        random_.shuffle(actions)
+        for action in actions:
+            if time.monotonic() > end_s:
+                break
+            await until_all_in_sync(soak.cluster)
+            await asyncio.sleep(random_.uniform(0.2, 1.0))
+            failover_s += await act(soak, action, random_)
+    return failover_s
+
+
+async def act(soak: Soak, action: str, random_: random.Random) -> list[float]:
+    cluster = soak.cluster
+    partition = random_.randrange(PARTITIONS)
+    leader = await asyncio.to_thread(leader_of, cluster, partition)
+    followers = [one for one in SERVERS if one != leader]
+    began_s = time.monotonic()
+    if action == "freeze leader":
+        print(f"{action}: {leader}")
+        await freeze(cluster.servers[leader], FREEZE_S)
+    else:
+        victims = {
+            "kill leader": [leader],
+            "kill metadata leader": [metadata_leader(cluster)],
+            "kill both leaders": sorted({leader, metadata_leader(cluster)}),
+            "kill follower": [random_.choice(followers)],
+            "kill all": list(SERVERS),
+        }[action]
+        print(f"{action}: {', '.join(victims)}")
+        for victim in victims:
+            cluster.servers[victim].kill()
+        await asyncio.sleep(random_.uniform(2.0, 5.0) if len(victims) == 1 else random_.uniform(0.0, 1.0))
+        random_.shuffle(victims)
+        await asyncio.to_thread(cluster.start, *victims)
+    if action not in ("kill leader", "freeze leader"):
+        return []
+    took_s = await asyncio.to_thread(eventually, lambda: soak.first_ack_after_s(partition, began_s + 0.05), 30)
+    return [took_s]
+
+
+def leader_of(cluster: ClusterProcesses, partition: int) -> str:
+    return str(eventually(lambda: cluster.partition(cluster.running()[0].server_id, STREAM, partition).leader))
+
+
+def metadata_leader(cluster: ClusterProcesses) -> str:
+    """By the latest line of the servers' logs that says so."""
+
+    def find() -> str:
+        for server in cluster.running():
+            last = [line for line in server.log().splitlines() if "metadata leader" in line][-1:]
+            if last and "Server became metadata leader" in last[0]:
+                return server.server_id
+        return ""
+
+    return str(eventually(find, 30))
+
+
+async def until_all_in_sync(cluster: ClusterProcesses) -> None:
+    def in_sync() -> bool:
+        for partition in range(PARTITIONS):
+            metadata = cluster.partition(cluster.running()[0].server_id, STREAM, partition)
+            if len(metadata.isr) != len(SERVERS) or metadata.leader not in SERVERS:
+                return False
+        return True
+
+    await asyncio.to_thread(eventually, in_sync, 60)
+
+
+async def read_all(cluster: ClusterProcesses, partition: int) -> list[bytes]:
+    """The values of the whole partition, by offset."""
+    leader = await asyncio.to_thread(leader_of, cluster, partition)
+    async with ApiClient(cluster.servers[leader].address) as client:
+        messages = await client.messages(
+            stream=STREAM,
+            partition=partition,
+            startPosition=api.StartPosition.EARLIEST,
+            stopPosition=api.StopPosition.STOP_LATEST,
+        )
+    assert [message.offset for message in messages] == list(range(len(messages)))
+    return [message.value for message in messages]
+
+
+async def until_read(soak: Soak, logs: list[list[bytes]]) -> None:
+    """Readers catch up."""
+    with contextlib.suppress(TimeoutError):  # then the checker says what is missing
+        async with asyncio.timeout(30):
+            while any(len(soak.histories[i].read["reader"]) < len(log) for i, log in enumerate(logs)):
+                await asyncio.sleep(0.05)
+    for number, log in enumerate(logs):
+        assert len(soak.histories[number].read["reader"]) == len(log), f"partition {number}: the reader is behind"
+
+
+def replicas_of(cluster: ClusterProcesses, server_id: str) -> dict[str, bytes]:
+    """The bytes of each partition's segments."""
+    folder = cluster.servers[server_id].data_dir / "streams"
+    replicas: dict[str, bytes] = {}
+    for path in sorted(folder.glob("*/*.log")):
+        replicas[path.parent.name] = replicas.get(path.parent.name, b"") + path.read_bytes()
+    return replicas

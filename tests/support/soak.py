@@ -1,0 +1,147 @@
+"""Load and chaos on a real cluster: publishers and readers that go on whatever happens, and a hand that kills and freezes."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import grpc
+from api_client import ApiClient
+from broker_process import BrokerProcess
+from cluster_processes import ClusterProcesses
+from history import PartitionHistory
+
+from liftbridge.protocol.generated import api_pb2 as api
+
+logger = logging.getLogger(__name__)
+
+_WINDOW = 64
+_DEFINITE = (
+    api.PublishAsyncError.READONLY,
+    api.PublishAsyncError.NOT_FOUND,
+    api.PublishAsyncError.BAD_REQUEST,
+    api.PublishAsyncError.INTERNAL,
+)
+
+
+@dataclass(slots=True)
+class Soak:
+    """One stream under load. ``ack_times_s`` are the moments at which each partition's acks came."""
+
+    cluster: ClusterProcesses
+    stream: str
+    partitions: int
+    histories: dict[int, PartitionHistory] = field(default_factory=dict)
+    ack_times_s: dict[int, list[float]] = field(default_factory=dict)
+    stopping: bool = False
+
+    def __post_init__(self) -> None:
+        for number in range(self.partitions):
+            self.histories[number] = PartitionHistory()
+            self.ack_times_s[number] = []
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    async def publish(self, publisher: str, partition: int, random_: random.Random) -> None:
+        """Publishes through one server after the other until the soak stops; each value once."""
+        values = self._values(publisher, partition)
+        while not self.stopping:
+            server = random_.choice(list(self.cluster.servers.values()))
+            try:
+                async with ApiClient(server.address) as client:
+                    await self._publish_session(client, partition, values)
+            except (grpc.RpcError, asyncio.InvalidStateError) as error:
+                logger.debug("%s: session through %s ended: %s", publisher, server.server_id, error)
+                await asyncio.sleep(0.05)
+
+    def _values(self, publisher: str, partition: int) -> Iterator[bytes]:
+        attempted = self.histories[partition].attempted.setdefault(publisher, [])
+        while True:
+            attempted.append(b"%s-%d-%d" % (publisher.encode(), partition, len(attempted)))
+            yield attempted[-1]
+
+    async def _publish_session(self, client: ApiClient, partition: int, values: Iterator[bytes]) -> None:
+        call = client.publish_async()
+        slots = asyncio.Semaphore(_WINDOW)
+        reader = asyncio.create_task(self._read_answers(call, partition, slots))
+        try:
+            while not self.stopping and not reader.done():
+                await asyncio.wait_for(slots.acquire(), 15)
+                value = next(values)
+                request = api.PublishRequest(
+                    stream=self.stream,
+                    partition=partition,
+                    value=value,
+                    correlationId=value.decode(),
+                    ackPolicy=api.AckPolicy.ALL,
+                )
+                await call.write(request)
+            if not reader.done():
+                await call.done_writing()
+                await asyncio.wait_for(reader, 15)
+        except TimeoutError:
+            logger.info("partition %d: no answer for 15 s", partition)
+        finally:
+            call.cancel()
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _read_answers(self, call: grpc.aio.StreamStreamCall, partition: int, slots: asyncio.Semaphore) -> None:
+        history = self.histories[partition]
+        while True:
+            answer = await call.read()
+            if answer is grpc.aio.EOF:
+                return
+            slots.release()
+            value = answer.correlationId.encode()
+            if not answer.HasField("asyncError"):
+                history.acked[value] = answer.ack.offset
+                self.ack_times_s[partition].append(time.monotonic())
+            elif answer.asyncError.code in _DEFINITE:
+                history.refused.add(value)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def read(self, reader: str, partition: int) -> None:
+        """Follows the partition from its beginning, from whichever server leads it, until cancelled."""
+        seen = self.histories[partition].read.setdefault(reader, [])
+        while True:
+            for server in list(self.cluster.servers.values()):
+                try:
+                    async with ApiClient(server.address) as client:
+                        start = {"startPosition": api.StartPosition.OFFSET, "startOffset": len(seen)}
+                        call = client.subscribe(stream=self.stream, partition=partition, **start)
+                        await self._read_all(call, seen)
+                except grpc.RpcError as error:
+                    logger.debug("%s: %s", reader, error)
+            await asyncio.sleep(0.05)
+
+    async def _read_all(self, call: grpc.aio.UnaryStreamCall, seen: list[tuple[int, bytes]]) -> None:
+        handshake = True
+        async for message in call:
+            if not handshake:
+                seen.append((message.offset, message.value))
+            handshake = False
+
+    # --- chaos --------------------------------------------------------------------------------------------------------
+
+    def first_ack_after_s(self, partition: int, moment_s: float) -> float | None:
+        """Seconds from the moment to the next ack; None if there is none."""
+        times_s = self.ack_times_s[partition]
+        place = bisect_right(times_s, moment_s)
+        return times_s[place] - moment_s if place < len(times_s) else None
+
+
+async def freeze(server: BrokerProcess, duration_s: float) -> None:
+    """SIGSTOP, as a machine that hangs, and SIGCONT."""
+    pid = server.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(duration_s)
+    finally:
+        os.kill(pid, signal.SIGCONT)
