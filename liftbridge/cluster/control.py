@@ -45,11 +45,13 @@ class Suspicion:
 
 @dataclass(slots=True)
 class _Session:
-    """With one start of a server, since this controller first saw it. ``heard_ns`` is None until its first heartbeat."""
+    """With one start of a server, since this controller first saw it. ``heard_ns`` is None until its first heartbeat;
+    ``gone`` while the transport says that there is nobody."""
 
     incarnation: str
     since_ns: int
     heard_ns: int | None = None
+    gone: bool = False
 
 
 class ControllerCore:
@@ -80,8 +82,26 @@ class ControllerCore:
         server = self._state.servers.get(server_id)
         if server is None or server.incarnation != incarnation or server.status is ServerStatus.GONE:
             return False
-        self._session(server, now_ns).heard_ns = now_ns
+        session = self._session(server, now_ns)
+        session.heard_ns, session.gone = now_ns, False
         return True
+
+    def quiet(self, now_ns: int) -> list[tuple[str, str]]:
+        """Servers that are up as far as is known and haven't been heard for half a time-out, with their starts: worth
+        asking the transport whether they are there at all."""
+        quiet = []
+        for server in self._state.servers.values():
+            if server.server_id != self._server_id and server.status in (ServerStatus.LIVE, ServerStatus.DRAINING):
+                session = self._session(server, now_ns)
+                if now_ns - (session.heard_ns or session.since_ns) > self._timeout_ns // 2:
+                    quiet.append((server.server_id, server.incarnation))
+        return quiet
+
+    def gone(self, server_id: str, incarnation: str) -> None:
+        """The transport says that nobody is there: no need to wait for the time-out. Until the next heartbeat."""
+        session = self._sessions.get(server_id)
+        if session is not None and session.incarnation == incarnation:
+            session.gone = True
 
     def forget_silence(self) -> None:
         """This server couldn't hear anybody for a while: everybody gets a whole time-out again."""
@@ -156,6 +176,8 @@ class ControllerCore:
         if server.server_id == self._server_id:
             return True
         session = self._session(server, now_ns)
+        if session.gone:
+            return False
         if session.heard_ns is not None:
             return now_ns - session.heard_ns <= self._timeout_ns
         return None if now_ns - session.since_ns <= self._timeout_ns else False

@@ -11,8 +11,9 @@ from liftbridge.clock import Clock
 from liftbridge.cluster.answering import Answering
 from liftbridge.cluster.control import ControllerCore, ControlSettings
 from liftbridge.cluster.heartbeats import heartbeat_subject
+from liftbridge.cluster.presence import server_subject
 from liftbridge.cluster.requests import LEADER_CHANGED, ControlRequests
-from liftbridge.errors import ConsensusError, LiftbridgeError, TransportError
+from liftbridge.errors import ConsensusError, LiftbridgeError, NoResponders, TransportError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.transport import Delivery, Transport
 from liftbridge.metadata.asking import controller_subject
@@ -59,13 +60,15 @@ class ClusterController:
         self._changed = asyncio.Event()
         self._leader_changed = asyncio.Event()
         self._voters_due = asyncio.Event()
+        self._previous_leader = ""
         state.subscribe(self._changed.set)
         state.subscribe(self._voters_due.set)
         consensus.on_leader_change(self._note_leader)
         transport.on_connection_change(lambda _connected: self._changed.set())
 
     def _note_leader(self, status: ConsensusStatus) -> None:
-        del status
+        if status.leader not in ("", self._server_id):
+            self._previous_leader = status.leader
         self._leader_changed.set()
 
     async def run(self) -> None:
@@ -110,9 +113,12 @@ class ClusterController:
             await answering.start()
             heartbeats = await self._transport.subscribe(heartbeat_subject(self._namespace), self._hear(core))
             exit_.push_async_callback(heartbeats.unsubscribe)
-            promoting = asyncio.create_task(self._promote())
-            exit_.callback(promoting.cancel)
-            await self._decide(core)
+            async with asyncio.TaskGroup() as background:
+                promoting = background.create_task(self._promote())
+                probing = background.create_task(self._probe(core))
+                await self._decide(core)
+                promoting.cancel()
+                probing.cancel()
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -172,6 +178,28 @@ class ClusterController:
             self._transport.publish(reply_subject, [reply.SerializeToString()])
         except (TransportError, ValueError) as error:
             logger.debug("a heartbeat of %s was not answered: %s", heartbeat.server_id, error)
+
+    # --- asking whether somebody is there -----------------------------------------------------------------------------
+
+    async def _probe(self, core: ControllerCore) -> None:
+        """Looks after those that are quiet. Who was killed is gone from the transport at once, which is sooner than a
+        time-out; the metadata leader before this one has been quiet for long already."""
+        before = self._state.servers.get(self._previous_leader)
+        if before is not None and before.server_id != self._server_id:
+            await self._look_for(core, before.server_id, before.incarnation)
+        while True:
+            for server_id, incarnation in core.quiet(self._clock.monotonic_ns()):
+                await self._look_for(core, server_id, incarnation)
+            await asyncio.sleep(_TICK_S)
+
+    async def _look_for(self, core: ControllerCore, server_id: str, incarnation: str) -> None:
+        try:
+            await self._transport.request(server_subject(self._namespace, server_id), b"", timeout_s=_TICK_S)
+        except NoResponders:
+            core.gone(server_id, incarnation)
+            self._changed.set()
+        except TransportError as error:
+            logger.debug("server %s is quiet: %s", server_id, error)
 
     # --- voters -------------------------------------------------------------------------------------------------------
 

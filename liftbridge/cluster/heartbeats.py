@@ -23,9 +23,9 @@ def heartbeat_subject(namespace: str) -> str:
 class Heartbeats:
     """Sends while another server leads the metadata group.
 
-    *Lease*: the controller lets a session time-out pass after the last heartbeat it heard before it gives a server's
-    leaderships away. ``holds_lease`` counts from when the heartbeat was sent, so it ends earlier: whoever acks as a
-    leader only while it holds doesn't ack beside its successor.
+    *Lease*: the controller lets half a session time-out pass after the last heartbeat it heard before it so much as
+    asks whether a server is still there. ``holds_lease`` lasts as long from when the heartbeat was sent, so it ends
+    earlier: whoever acts as a leader only while it holds doesn't act beside its successor.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Heartbeats:
         self._message = internal.Heartbeat(cluster_id=cluster_id, server_id=server_id, incarnation=incarnation)
         self._server_id = server_id
         self._interval_s = interval_s
-        self._timeout_ns = int(session_timeout_s * 1e9)
+        self._lease_ns = int(session_timeout_s * 1e9) // 2
         self._sent_ns: dict[int, int] = {}
         self._lease_end_ns = 0
         self._leader_changed = asyncio.Event()
@@ -58,6 +58,8 @@ class Heartbeats:
     @property
     def holds_lease(self) -> bool:
         """Whether this server may act as the leader of partitions now."""
+        if not self._transport.connected:
+            return False  # which the controller may have noticed already
         return self._consensus.status().is_leader or self._clock.monotonic_ns() < self._lease_end_ns
 
     async def run(self) -> None:
@@ -95,7 +97,7 @@ class Heartbeats:
                 sent_ns = self._sent_ns.pop(reply.number, None)
                 # What this server said to itself while it led proves nothing once it doesn't any more.
                 if sent_ns is not None and reply.controller != self._server_id:
-                    self._lease_end_ns = max(self._lease_end_ns, sent_ns + self._timeout_ns)
+                    self._lease_end_ns = max(self._lease_end_ns, sent_ns + self._lease_ns)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

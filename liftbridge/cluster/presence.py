@@ -24,6 +24,11 @@ _ASK_S = 1.0
 _RETRY_S = 1.0
 
 
+def server_subject(namespace: str, server_id: str) -> str:
+    """Where a server, and nobody else, answers as long as it runs."""
+    return f"{namespace}.cluster.server.{server_id}"
+
+
 class Presence:
     """Makes one server known to the others and finds them. ``conflict`` is called, at most once, with what makes it
     impossible for this server to go on."""
@@ -51,7 +56,7 @@ class Presence:
 
     async def claim_server_id(self) -> None:
         """Raises ConfigError when another live server has this one's ID."""
-        subject = self._subject(f"server.{self._server_id}")
+        subject = server_subject(self._namespace, self._server_id)
         try:
             other = internal.Presence.FromString(await self._transport.request(subject, b"", timeout_s=_ASK_S))
         except NoResponders:

@@ -138,6 +138,22 @@ def test_nothing_is_planned_while_nothing_changes(controlled: Controlled) -> Non
     assert controlled.settle() == []
 
 
+def test_who_is_quiet_is_worth_a_question_and_who_is_gone_is_down_at_once(controlled: Controlled) -> None:
+    controlled.pass_time(2, "b", "c")
+    assert controlled.core.quiet(controlled.now_ns) == []
+    controlled.pass_time(0.6, "b")
+    assert controlled.core.quiet(controlled.now_ns) == [("c", "c-1")]
+    controlled.core.gone("c", "an earlier start")
+    controlled.settle()
+    assert controlled.status("c") is ServerStatus.LIVE
+    controlled.core.gone("c", "c-1")
+    controlled.settle()
+    assert controlled.status("c") is ServerStatus.DOWN
+    assert controlled.core.quiet(controlled.now_ns) == []
+    controlled.pass_time(0.1, "b", "c")
+    assert controlled.status("c") is ServerStatus.LIVE
+
+
 # --- elections --------------------------------------------------------------------------------------------------------
 
 

@@ -128,7 +128,7 @@ class Servers:
 async def until(condition: Callable[[], Any], timeout_s: float = 5.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.002)
 
 
 @pytest.fixture
