@@ -38,6 +38,7 @@ def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
     cluster.kill()
 
 
+@pytest.mark.timeout(SOAK_S * 3 + 300)
 async def test_nothing_acked_is_lost_whoever_dies(cluster: ClusterProcesses) -> None:
     print(f"LIFTBRIDGE_TEST_SOAK_SEED={SEED}")
     random_ = random.Random(SEED)

@@ -8,7 +8,7 @@ publishes itself; connecting, authentication, TLS, reconnects, pings and request
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import ParseResult
@@ -60,15 +60,65 @@ def check_supported(client: Client) -> None:
         )
 
 
+class _BulkReader(asyncio.StreamReader):
+    """What asyncio puts received bytes into. Once ``take`` may have them, it gets them at once, and nats-py's loop, which
+    would wake for every read, only what ``take`` returns."""
+
+    def __init__(self, take: Callable[[bytes], bytes]) -> None:
+        super().__init__(limit=READ_BYTES)
+        self._take = take
+        self._held_bytes = 0
+        self.direct = False
+
+    def feed_data(self, data: Any) -> None:
+        if self.direct:
+            try:
+                data = self._take(data)
+            except nats.errors.ProtocolError:
+                self.feed_eof()  # nats-py then connects anew
+                return
+        if data:
+            self._held_bytes += len(data)
+            super().feed_data(data)
+
+    async def read(self, n: int = -1) -> bytes:
+        if not self._held_bytes:
+            self.direct = True
+        data = await super().read(n)
+        self._held_bytes -= len(data)
+        return data
+
+    async def readline(self) -> bytes:
+        line = await super().readline()
+        self._held_bytes -= len(line)
+        return line
+
+
 class _BulkReads(TcpTransport):
-    """nats-py's TCP transport with larger reads."""
+    """nats-py's TCP transport with larger reads, past its loop unless there is TLS."""
+
+    def __init__(self, take: Callable[[bytes], bytes]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._take = take
 
     def __bool__(self) -> bool:
         """Whether there is one: nats-py makes its own transport unless it finds one that is true."""
         return True
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
-        await super().connect(uri, READ_BYTES, connect_timeout)
+        del buffer_size
+        loop = asyncio.get_running_loop()
+        reader = _BulkReader(self._take)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        connecting = loop.create_connection(lambda: protocol, str(uri.hostname), int(uri.port or 0))
+        transport, _ = await asyncio.wait_for(connecting, connect_timeout)
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    @property
+    def direct(self) -> bool:
+        """Whether ``take`` has everything that nats-py reads."""
+        return isinstance(self._io_reader, _BulkReader) and self._io_reader.direct
 
     async def read(self, buffer_size: int) -> bytes:
         data: bytes = await super().read(READ_BYTES)
@@ -89,6 +139,7 @@ class _BulkParser:
         self._splitter = Splitter()
         self._others = Parser(client)
         self._sinks: dict[bytes, DeliverySink] = {}
+        self.transport = _BulkReads(self.take)
 
     def add(self, sid: int, sink: DeliverySink) -> None:
         key = b"%d" % sid
@@ -106,7 +157,13 @@ class _BulkParser:
         self._others.reset()
 
     async def parse(self, data: bytes = b"") -> None:
-        """Takes what one read returned. nats-py answers its own ProtocolError, and only that, with a reconnect."""
+        """Takes what nats-py read. It answers its own ProtocolError, and only that, with a reconnect."""
+        others = data if self.transport.direct else self.take(data)
+        if others:
+            await self._parse_others(others)
+
+    def take(self, data: bytes) -> bytes:
+        """Hands over the bulk messages in what one read returned; the rest is for nats-py."""
         try:
             received = self._splitter.feed(data)
         except ProtocolError as error:
@@ -116,10 +173,9 @@ class _BulkParser:
             sink = self._sinks.get(sid)
             if sink is not None:
                 _hand_over(sink, deliveries)
-        if received.others:
-            await self._parse_others(received.others)
         for text in received.errors:
             _refused(text)
+        return received.others
 
     async def _parse_others(self, data: bytes) -> None:
         try:
@@ -154,11 +210,10 @@ class BulkConnection:
     def __init__(self, client: Client, max_buffered_bytes: int) -> None:
         check_supported(client)
         self._client: Any = client
-        self._transport: Any = _BulkReads()  # type: ignore[no-untyped-call]
         self._parser = _BulkParser(client)
+        self._transport: Any = self._parser.transport
         vars(client).update(_transport=self._transport, _ps=self._parser)
         self._max_buffered_bytes = max_buffered_bytes
-        self._flush_scheduled = False
         self._flush_timer: asyncio.TimerHandle | None = None
         self._pings: set[asyncio.Future[bool]] = set()
 
@@ -192,28 +247,20 @@ class BulkConnection:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def publish(self, command: bytes, payloads: Sequence[bytes], *, deferrable: bool = False) -> bool:
-        """Takes the messages, to be sent at the end of this turn of the event loop (or a moment later, if
-        ``deferrable``), or after the reconnect; False if the buffer is full. ``command`` is the PUB command up to the
-        length."""
+        """Takes the messages, to be sent in this turn of the event loop (or a moment later, if ``deferrable``), or after
+        the reconnect; False if the buffer is full. ``command`` is the PUB command up to the length."""
         data = publish_commands(command, payloads)
         client = self._client
         if self.buffered_bytes + len(data) > self._max_buffered_bytes:
             return False
         client._pending.append(data)
         client._pending_data_size += len(data)
-        self._schedule_flush(deferrable=deferrable)
-        return True
-
-    def _schedule_flush(self, *, deferrable: bool) -> None:
-        """Each write wakes the server's process, so what can wait goes together with what comes in the next moment."""
-        if self._flush_scheduled:
-            return
-        loop = asyncio.get_running_loop()
-        if not deferrable or self._client._pending_data_size >= DEFER_BYTES:
-            self._flush_scheduled = True
-            loop.call_soon(self.flush_now)
+        if not deferrable or client._pending_data_size >= DEFER_BYTES:
+            self.flush_now()
         elif self._flush_timer is None:
-            self._flush_timer = loop.call_later(DEFER_S, self._flush_deferred)
+            # Each write wakes the server's process, so what can wait goes together with what comes in the next moment.
+            self._flush_timer = asyncio.get_running_loop().call_later(DEFER_S, self._flush_deferred)
+        return True
 
     def _flush_deferred(self) -> None:
         """A timer that was overtaken by a flush runs out all the same: another one would cost more than it saves."""
@@ -226,8 +273,8 @@ class BulkConnection:
         return int(self._client._pending_data_size + self._transport.unsent_bytes)
 
     def flush_now(self) -> None:
-        """Writes what nats-py and we have pending. While disconnected it stays, and nats-py sends it afterwards."""
-        self._flush_scheduled = False
+        """Writes what nats-py and we have pending; uvloop makes one write of all that is written in a turn of the event
+        loop. While disconnected it stays, and nats-py sends it afterwards."""
         client = self._client
         if client.is_connected and client._pending:
             pending, client._pending = client._pending, []
