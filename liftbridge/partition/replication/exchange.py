@@ -250,9 +250,10 @@ class ReplicationExchange:
         self._pump()
 
     def _publish(self, subject: str, payloads: list[bytes], reply: str) -> None:
-        """What can't be sent is lost, as any message may be: the conversation begins again."""
+        """What can't be sent is lost, as any message may be: the conversation begins again. Nothing is for this server
+        itself, so it goes the way of the mirrors, and what was appended and mirrored leaves in one write."""
         try:
-            self._transport.publish(subject, payloads, reply=reply)
+            self._transport.publish(subject, payloads, reply=reply, echo=False)
         except (TransportError, ValueError) as error:  # ValueError: a server ID that makes no subject
             logger.debug('subject "%s": %d messages were dropped: %s', subject, len(payloads), error)
 
