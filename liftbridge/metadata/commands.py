@@ -53,8 +53,8 @@ class DeleteStream:
 class PartitionChange:
     """What is to change of one partition, if ``partition_epoch`` is still its epoch.
 
-    ``leader`` None leaves the leader and its epoch; anything else begins a new leader epoch, "" one without a leader.
-    ``isr`` or ``replicas`` empty: they stay. ``unclean``: the leader becomes the whole ISR, whatever it lacks.
+    ``leader`` None leaves the leader; anything else begins a new leader epoch, "" one without a leader, and so do other
+    ``replicas``. ``isr`` or ``replicas`` empty: they stay. ``unclean``: the leader becomes the whole ISR, whatever it lacks.
     """
 
     stream_id: int

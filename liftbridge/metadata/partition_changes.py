@@ -12,7 +12,7 @@ def changed(
 ) -> PartitionState | None:
     """The partition after the change at ``index``; None when it was computed from an older state, or breaks a rule:
     the ISR is a part of the replicas and never empty, the leader is in it, and whoever comes into the ISR or leads
-    anew is live."""
+    anew is live. A leader leads one set of replicas: another set begins a new leader epoch too."""
     if change.partition_epoch != partition.partition_epoch:
         return None
     leader = partition.leader if change.leader is None else change.leader
@@ -32,7 +32,7 @@ def changed(
         replicas=replicas,
         isr=isr,
         leader=leader,
-        leader_epoch=partition.leader_epoch if change.leader is None else index,
+        leader_epoch=partition.leader_epoch if change.leader is None and not change.replicas else index,
         partition_epoch=index,
     )
 

@@ -54,6 +54,13 @@ def test_the_same_leader_again_begins_a_new_epoch_too(states: States, stream: in
     assert states.partition(stream).leader_epoch > stream
 
 
+def test_another_set_of_replicas_begins_a_new_epoch_with_the_same_leader(states: States, stream: int) -> None:
+    assert states.change(stream, replicas="abd", isr="ab")
+    partition = states.partition(stream)
+    assert (partition.leader, partition.replicas, partition.isr) == ("a", ("a", "b", "d"), ("a", "b"))
+    assert partition.leader_epoch > stream
+
+
 def test_the_isr_keeps_the_order_of_the_replicas(states: States, stream: int) -> None:
     assert states.change(stream, isr="cba")
     assert states.partition(stream).isr == ("a", "b", "c")
