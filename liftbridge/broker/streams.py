@@ -51,7 +51,7 @@ class StreamHandlers:
         check_subject(request.subject, self._router)
         check_stream_name(request.name)
         check_group(request.group)
-        partitions = partition_count(request)
+        partitions = partition_count(request, self._router)
         config = stream_config(request)
         if config.compact_enabled or config.auto_pause_time_ms:
             logger.warning('stream "%s": compaction and auto pause are kept and take effect later', request.name)

@@ -112,6 +112,12 @@ class TargetTable:
         if local is not None and leads and local.damage is not None:
             return Refusal(RefusalKind.STORAGE, f"partition {partition} of stream {stream} is offline: {local.damage}")
         subject = self._router.partition_subject(state.subject, partition)
+        if state.group and not self._router.is_literal(subject):
+            return Refusal(
+                RefusalKind.BAD_REQUEST,
+                f'stream {stream} shares the subject "{subject}" with its group, and nobody can publish to a wildcard: '
+                "publish to one of the subjects that it stands for",
+            )
         direct = local if local is not None and local.is_leader and not state.group else None
         return Target(
             acks=AckTarget(stream, state.subject),

@@ -55,11 +55,14 @@ def check_subject(subject: str, router: SubjectRouter) -> None:
         raise InvalidRequest(f"Subject is invalid: it is longer than {MAX_NAME_BYTES} bytes")
 
 
-def partition_count(request: api.CreateStreamRequest) -> int:
-    """The number of partitions; 0 means 1."""
+def partition_count(request: api.CreateStreamRequest, router: SubjectRouter) -> int:
+    """The number of partitions; 0 means 1. Each must have a subject that it can listen on."""
     count = request.partitions or 1
     if not 1 <= count <= MAX_PARTITIONS:
         raise InvalidRequest(f"Invalid partitions {request.partitions}: must be from 1 to {MAX_PARTITIONS}")
+    problem = router.validate(router.partition_subject(request.subject, count - 1))
+    if problem:
+        raise InvalidRequest(f"Invalid partitions {count}: partition {count - 1} can't have a subject: {problem}")
     return count
 
 
