@@ -142,9 +142,11 @@ class Operations:
             return PartitionChange(stream.stream_id, number, epoch, leader=survivor, replicas=replicas, unclean=True)
         if partition.leader == server_id or (server_id in partition.isr and self._is_up(server_id)):
             return None  # the controller is about to hand it over
-        loads[heir] += 1
         isr = tuple(one for one in partition.isr if one != server_id)
-        replicas = (*staying, heir) if heir else staying
+        replicas = staying
+        if heir and len(staying) < stream.replication_factor:
+            loads[heir] += 1
+            replicas = (*staying, heir)
         return PartitionChange(stream.stream_id, number, epoch, isr=isr, replicas=replicas)
 
     def _copy(

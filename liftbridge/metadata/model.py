@@ -75,7 +75,8 @@ class PartitionState:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """One stream. ``stream_id`` is the index of its creation; a partition's ID is its place in ``partitions``."""
+    """One stream. ``stream_id`` is the index of its creation; a partition's ID is its place in ``partitions``, and
+    ``replication_factor`` the number of replicas that it should have."""
 
     stream_id: int
     name: str
@@ -84,3 +85,4 @@ class StreamState:
     config: StreamConfig
     creation_timestamp_ns: int
     partitions: tuple[PartitionState, ...]
+    replication_factor: int

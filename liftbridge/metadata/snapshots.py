@@ -96,6 +96,7 @@ def _stream_to_proto(stream: StreamState) -> internal.Stream:
         group=stream.group,
         config=stream.config.to_proto(),
         creation_timestamp_ns=stream.creation_timestamp_ns,
+        replication_factor=stream.replication_factor,
         partitions=[
             internal.Partition(
                 replicas=one.replicas,
@@ -131,4 +132,5 @@ def _stream_from_proto(message: internal.Stream) -> StreamState:
             )
             for one in message.partitions
         ),
+        replication_factor=message.replication_factor or max(len(one.replicas) for one in message.partitions),
     )

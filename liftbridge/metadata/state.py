@@ -195,6 +195,7 @@ class MetadataState:
             config=command.config,
             creation_timestamp_ns=command.creation_timestamp_ns,
             partitions=tuple(self._placed(placement, index) for placement in command.placements),
+            replication_factor=max(len(placement.replicas) for placement in command.placements),
         )
         everything = range(len(command.placements))
         self._tell(index, MetadataEventKind.STREAM_CREATED, stream=command.name, partitions=everything)

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -248,3 +250,34 @@ def test_partitions_without_a_live_replica_in_sync_are_offline_until_one_is_back
     eventually(lambda: cluster.partition("a", "x", led_by_c).leader == "")
     cluster.start("c")
     eventually(lambda: cluster.partition("a", "x", led_by_c).leader == "c")
+
+
+def test_a_frozen_metadata_leader_holds_nobody_up_and_does_no_harm_when_it_wakes(cluster: ClusterProcesses) -> None:
+    cluster.form(*THREE)
+    cluster.call("a", "CreateStream", name="x", subject="x", replicationFactor=3, partitions=3)
+    eventually(
+        lambda: "Server c votes" in cluster.servers["a"].log() and "Server b votes" in cluster.servers["a"].log()
+    )
+    frozen = metadata_leader(cluster)
+    others = [one for one in THREE if one != frozen]
+    os.kill(cluster.servers[frozen].pid, signal.SIGSTOP)
+    try:
+        cluster.call(others[0], "CreateStream", name="y", subject="y", replicationFactor=2)
+        for number in range(3):
+            on_all(partial(is_led_by_one_of, cluster, others, number), others)
+    finally:
+        os.kill(cluster.servers[frozen].pid, signal.SIGCONT)
+    on_all(lambda server_id: streams(cluster, server_id) == {"x", "y"})
+    on_all(lambda server_id: brokers(cluster, server_id) == set(THREE))
+
+
+def test_a_restart_of_nats_leaves_the_cluster_as_it_was(cluster: ClusterProcesses) -> None:
+    cluster.form(*THREE)
+    cluster.call("a", "CreateStream", name="x", subject="x", replicationFactor=3, partitions=3)
+    cluster.nats.kill()
+    cluster.nats.start()
+    cluster.call("b", "CreateStream", name="y", subject="y", replicationFactor=3, timeout=20)
+    on_all(lambda server_id: streams(cluster, server_id) == {"x", "y"})
+    on_all(lambda server_id: brokers(cluster, server_id) == set(THREE))
+    for number in range(3):
+        on_all(partial(is_led_by_one_of, cluster, THREE, number))

@@ -117,3 +117,21 @@ def test_a_namespace_without_a_cluster_is_an_error_and_not_a_wait_forever(cluste
     nobody = run(cluster, "status", "--timeout", "0.5")
     assert nobody.returncode == 1
     assert 'namespace "nobody"' in nobody.stderr
+
+
+def test_removing_a_live_server_moves_its_data_first(cluster: ClusterProcesses) -> None:
+    cluster.call("a", "CreateStream", name="s", subject="s", partitions=3)
+    (number,) = [number for number in range(3) if cluster.partition("a", "s", number).leader == "c"]
+    for value in (b"one", b"two", b"three"):
+        cluster.call("c", "Publish", stream="s", partition=number, value=value)
+    removed = run(cluster, "remove", "c", "--timeout", "30")
+    assert (removed.returncode, removed.stdout) == (0, "server c is removed\n")
+    assert cluster.servers["c"].wait_for_end() != 0, "it stops by itself"
+    partition = cluster.partition("a", "s", number)
+    assert partition.leader in ("a", "b")
+    assert partition.replicas == [partition.leader]
+
+    def newest() -> bool:
+        return bool(cluster.partition(partition.leader, "s", number).newestOffset == 2)
+
+    eventually(newest)

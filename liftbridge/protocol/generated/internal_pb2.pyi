@@ -189,7 +189,7 @@ class Server(_message.Message):
     def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ..., status: _Optional[_Union[ServerStatus, str]] = ...) -> None: ...
 
 class Stream(_message.Message):
-    __slots__ = ("stream_id", "name", "subject", "group", "config", "creation_timestamp_ns", "partitions")
+    __slots__ = ("stream_id", "name", "subject", "group", "config", "creation_timestamp_ns", "partitions", "replication_factor")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +197,7 @@ class Stream(_message.Message):
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     CREATION_TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    REPLICATION_FACTOR_FIELD_NUMBER: _ClassVar[int]
     stream_id: int
     name: str
     subject: str
@@ -204,7 +205,8 @@ class Stream(_message.Message):
     config: StreamConfig
     creation_timestamp_ns: int
     partitions: _containers.RepeatedCompositeFieldContainer[Partition]
-    def __init__(self, stream_id: _Optional[int] = ..., name: _Optional[str] = ..., subject: _Optional[str] = ..., group: _Optional[str] = ..., config: _Optional[_Union[StreamConfig, _Mapping]] = ..., creation_timestamp_ns: _Optional[int] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ...) -> None: ...
+    replication_factor: int
+    def __init__(self, stream_id: _Optional[int] = ..., name: _Optional[str] = ..., subject: _Optional[str] = ..., group: _Optional[str] = ..., config: _Optional[_Union[StreamConfig, _Mapping]] = ..., creation_timestamp_ns: _Optional[int] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., replication_factor: _Optional[int] = ...) -> None: ...
 
 class Partition(_message.Message):
     __slots__ = ("replicas", "isr", "leader", "leader_epoch", "partition_epoch", "paused", "readonly")
