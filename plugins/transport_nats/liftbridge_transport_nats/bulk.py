@@ -109,9 +109,10 @@ class _BulkReads(TcpTransport):
         del buffer_size
         loop = asyncio.get_running_loop()
         reader = _BulkReader(self._take)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        connecting = loop.create_connection(lambda: protocol, str(uri.hostname), int(uri.port or 0))
-        transport, _ = await asyncio.wait_for(connecting, connect_timeout)
+        connecting = loop.create_connection(
+            lambda: asyncio.StreamReaderProtocol(reader), str(uri.hostname), int(uri.port or 0)
+        )
+        transport, protocol = await asyncio.wait_for(connecting, connect_timeout)
         self._bare_io_reader = self._io_reader = reader
         self._bare_io_writer = self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 

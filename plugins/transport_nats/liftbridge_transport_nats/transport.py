@@ -136,6 +136,8 @@ class NatsTransport(Transport):
         check_literal(subject)
         connection = self._connection(echo=True)
         _check_size(len(payload), connection.client.max_payload)
+        if not connection.connected:  # nats-py would keep what it remembers of a request that its buffer can't take
+            raise TransportClosed(f"request on {subject}: NATS is away")
         try:
             message = await connection.client.request(subject, payload, timeout=timeout_s)
         except nats.errors.NoRespondersError as error:

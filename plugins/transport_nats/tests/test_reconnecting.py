@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nats_process import NatsProcess, TcpProxy, write_config
 
-from liftbridge.errors import PayloadTooLarge, TransportClosed, TransportError
+from liftbridge.errors import NoResponders, PayloadTooLarge, TransportClosed, TransportError
 from liftbridge.testing.transport_suite import Collector
 from liftbridge_transport_nats.plugin import liftbridge_add_settings
 from liftbridge_transport_nats.transport import NatsTransport
@@ -279,3 +279,21 @@ async def test_failed_attempts_to_reconnect_are_logged_once_not_four_times_a_sec
     assert sum("Connect call failed" in record.message for record in caplog.records) <= 4
     assert f'Connection "LIFT.test.a.main" reconnected to NATS at "127.0.0.1:{server.port}"' in caplog.text
     assert 'Connection "LIFT.test.a.main" has been disconnected from NATS' in caplog.text
+
+
+async def test_requests_while_nats_is_away_fail_at_once_and_leave_nothing(server: NatsProcess, make: Make) -> None:
+    transport = make(server.url)
+    await transport.start()
+    changes = Changes(transport)
+    with pytest.raises(NoResponders):
+        await transport.request("nobody", b"", timeout_s=5)
+    server.kill()
+    await changes.wait_for(False)
+    for _ in range(3):
+        with pytest.raises(TransportClosed, match="NATS is away"):
+            await transport.request("nobody", b"", timeout_s=5)
+    main = transport._main
+    assert main is not None
+    assert not vars(main.client)["_resp_map"]
+    server.start()
+    await changes.wait_for(True)
