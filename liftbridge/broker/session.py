@@ -46,7 +46,7 @@ class PublishSession:
         self._inbox = publishing.inboxes.next()
         self._inbox_task: asyncio.Task[None] | None = None
         self._inbox_subscription: Subscription | None = None
-        self._waiting_for_inbox: list[tuple[str, list[bytes]]] | None = None
+        self._waiting_for_inbox: list[tuple[str, PublishRun]] | None = None
         self._parser = RequestParser()
         self._lanes: dict[tuple[str, int], _SessionLane] = {}
         self._forward_lanes: dict[tuple[str, int], ForwardLane] = {}
@@ -157,26 +157,37 @@ class PublishSession:
         self._expect_answers(run)
         if target.attached:
             self._publishing.append_attached(target, run, self._inbox)
-        subject, payloads = target.subject, [enveloped(message, self._inbox) for message in run.messages]
         if self._inbox_subscription is not None:
-            self._publish_now(subject, payloads)
+            self._publish_now(target.subject, run)
         elif self._waiting_for_inbox is not None:
-            self._waiting_for_inbox.append((subject, payloads))
+            self._waiting_for_inbox.append((target.subject, run))
         else:
-            self._waiting_for_inbox = [(subject, payloads)]
+            self._waiting_for_inbox = [(target.subject, run)]
             self._inbox_task = asyncio.get_running_loop().create_task(self._open_inbox())
 
     async def _open_inbox(self) -> None:
-        self._inbox_subscription = await self._publishing.transport.subscribe(self._inbox, self._receive_acks)
-        waiting, self._waiting_for_inbox = self._waiting_for_inbox or [], None
-        for subject, payloads in waiting:
-            self._publish_now(subject, payloads)
-
-    def _publish_now(self, subject: str, payloads: list[bytes]) -> None:
+        problem: TransportError | None = None
         try:
+            self._inbox_subscription = await self._publishing.transport.subscribe(self._inbox, self._receive_acks)
+        except TransportError as error:
+            problem = error
+        waiting, self._waiting_for_inbox = self._waiting_for_inbox or [], None
+        for subject, run in waiting:
+            if problem is None:
+                self._publish_now(subject, run)
+            else:
+                self._refuse_unpublished(run, problem)
+
+    def _publish_now(self, subject: str, run: PublishRun) -> None:
+        try:
+            payloads = [enveloped(message, self._inbox) for message in run.messages]
             self._publishing.transport.publish(subject, payloads, echo=False)
         except TransportError as error:
-            logger.error('subject "%s": %d messages not published: %s', subject, len(payloads), error)
+            self._refuse_unpublished(run, error)
+
+    def _refuse_unpublished(self, run: PublishRun, error: TransportError) -> None:
+        refusal = Refusal(RefusalKind.OVERLOADED, f"not published to the load-balance group: {error}")
+        self.answer_refused(run.correlation_ids, run.ack_policy, refusal)
 
     def _receive_acks(self, deliveries: list[Delivery]) -> None:
         for ack in acks_in(deliveries):

@@ -357,6 +357,7 @@ class PartitionLeader:
         self._unsynced_bytes = 0
         for one in unsynced:
             self._refuse(one.run, Refusal(RefusalKind.OUTCOME_UNKNOWN, f"may be lost at a power failure: {error}"))
+        self._resume_publishers()
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

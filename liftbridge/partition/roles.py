@@ -63,6 +63,13 @@ class FollowerRole:
 Role = LeaderRole | FollowerRole
 
 
+class _NoSubscription:
+    """For a subject that the transport doesn't take: clients of the API can publish all the same."""
+
+    async def unsubscribe(self) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Roles:
     """What every role needs."""
@@ -116,6 +123,9 @@ class Roles:
             except TransportError as error:
                 logger.warning('subject "%s": can\'t subscribe yet: %s', target.subject, error)
                 await asyncio.sleep(_SUBSCRIBE_RETRY_S)
+            except ValueError as error:
+                logger.error("%s gets nothing from its subject: %s", target.key, error)
+                return _NoSubscription()
 
     def _follow(self, target: Assignment, partition: Partition) -> FollowerRole:
         settings = target.leader_settings

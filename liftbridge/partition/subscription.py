@@ -7,7 +7,7 @@ cleanly.
 
 from dataclasses import dataclass
 
-from liftbridge.errors import InternalError, InvalidRequest, LiftbridgeError, ResourceExhausted
+from liftbridge.errors import InternalError, InvalidRequest, LiftbridgeError, OffsetOutOfRange, ResourceExhausted
 from liftbridge.partition.partition import Partition
 from liftbridge.partition.reading import read_backward, read_forward
 from liftbridge.protocol.generated import api_pb2 as api
@@ -134,10 +134,15 @@ class PartitionSubscription:
     def _read_forward(self, max_bytes: int) -> bytes:
         partition = self._partition
         self._raise_if_closed()
-        self._next = max(self._next, partition.log.start_offset)
-        stop = min(self._stop, partition.high_watermark)
-        framed, self._next = read_forward(partition, self._next, stop, max_bytes)
-        return framed
+        while True:
+            self._next = max(self._next, partition.log.start_offset)
+            stop = min(self._stop, partition.high_watermark)
+            try:
+                framed, self._next = read_forward(partition, self._next, stop, max_bytes)
+                return framed
+            except OffsetOutOfRange:
+                if self._next >= partition.log.start_offset:
+                    raise  # else retention, in its own thread, was here just now
 
     def _read_backward(self, max_bytes: int) -> bytes:
         self._raise_if_closed()
