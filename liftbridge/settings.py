@@ -161,8 +161,8 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         "clustering.rebalance.interval",
         _DURATION,
         60.0,
-        "When nothing else changed for so long, some partitions get another leader, until all servers lead about as many; "
-        "0 never does it.",
+        "When nothing else changed for so long, some partitions get a replica that they lack, or another leader, until all "
+        "servers lead about as many; 0 never does it.",
         check=_not_negative,
     ),
     Setting(

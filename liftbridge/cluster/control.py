@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 class ControlSettings:
     """``session_timeout_s``: silence after which a server is dead. ``suspicion_window_s``: reports on a leader count
     together when they arrive within this time. ``rebalance_interval_s``: when nothing else changed for so long,
-    leaderships are evened out; 0 never does. Batches: partitions that change with one command."""
+    replicas that are missing are added and leaderships evened out; 0 never does. Batches: partitions that change with one command."""
 
     session_timeout_s: float = 1.0
     suspicion_window_s: float = 5.0
@@ -268,6 +268,8 @@ class ControllerCore:
         if not interval_ns or now_ns - self._calm_since_ns < interval_ns:
             return []
         self._calm_since_ns = now_ns
+        if repairs := self._repairs():
+            return [ChangePartitions(tuple(repairs))]
         leaderships = self._leaderships()
         moves: list[PartitionChange] = []
         for stream in self._state.streams.values():
@@ -279,6 +281,25 @@ class ControllerCore:
                     epoch = partition.partition_epoch
                     moves.append(PartitionChange(stream.stream_id, number, epoch, leader=successor))
         return [ChangePartitions(tuple(moves))] if moves else []
+
+    def _repairs(self) -> list[PartitionChange]:
+        """Gives partitions that have too few replicas, because a server was removed, one more on who holds least."""
+        held: Counter[str] = Counter({one: 0 for one in self._state.servers if is_live(self._state, one)})
+        short: list[tuple[StreamState, int, PartitionState]] = []
+        for stream in self._state.streams.values():
+            for number, partition in enumerate(stream.partitions):
+                held.update(one for one in partition.replicas if one in held)
+                if len(partition.replicas) < stream.replication_factor and partition.leader:
+                    short.append((stream, number, partition))
+        repairs = []
+        for stream, number, partition in short[: self._settings.drain_batch]:
+            others = [one for one in held if one not in partition.replicas]
+            if others:
+                heir = min(others, key=lambda one: held[one])
+                held[heir] += 1
+                replicas = (*partition.replicas, heir)
+                repairs.append(PartitionChange(stream.stream_id, number, partition.partition_epoch, replicas=replicas))
+        return repairs
 
     def _lighter_leader(self, partition: PartitionState, leaderships: Counter[str]) -> str:
         """Who would lead at least two fewer than the present leader; "" when nobody does."""

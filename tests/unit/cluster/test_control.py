@@ -312,3 +312,19 @@ def test_leaderships_are_evened_out_after_a_calm_while() -> None:
     epochs = [controlled.states.partition(stream, number).leader_epoch for number in range(12)]
     controlled.pass_time(40, "b", "c")
     assert epochs == [controlled.states.partition(stream, number).leader_epoch for number in range(12)]
+
+
+def test_a_partition_that_lacks_a_replica_gets_one_when_it_is_calm() -> None:
+    controlled = Controlled(ControlSettings(rebalance_interval_s=10, drain_batch=1))
+    stream = controlled.states.create("s", "abc", "bca")
+    for number in range(2):
+        controlled.states.change(stream, number, replicas="ab", isr="ab")
+    controlled.states.register("d")
+    controlled.states.set_status("c", ServerStatus.GONE)
+    controlled.pass_time(11, "b", "d")
+    assert [len(controlled.states.partition(stream, number).replicas) for number in range(2)] == [3, 2]
+    controlled.pass_time(11, "b", "d")
+    for number in range(2):
+        partition = controlled.states.partition(stream, number)
+        assert set(partition.replicas) == {"a", "b", "d"}
+        assert set(partition.isr) == {"a", "b"}, "it comes in when it has caught up"
