@@ -154,7 +154,7 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         "clustering.session.heartbeat",
         _DURATION,
         0.25,
-        "How often a server tells the controller that it lives; a third of the time-out or less.",
+        "How often a server tells the controller that it lives; a quarter of the time-out or less.",
         check=_positive,
     ),
     Setting(

@@ -18,7 +18,14 @@ from liftbridge.cluster.heartbeats import Heartbeats
 from liftbridge.cluster.identity import Identity, begin_run, end_run, save_identity
 from liftbridge.cluster.operations import burden
 from liftbridge.cluster.presence import Presence
-from liftbridge.errors import ConsensusError, DeadlineExceeded, FailedPrecondition, LiftbridgeError, Unavailable
+from liftbridge.errors import (
+    ConfigError,
+    ConsensusError,
+    DeadlineExceeded,
+    FailedPrecondition,
+    LiftbridgeError,
+    Unavailable,
+)
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.interfaces.transport import Transport
 from liftbridge.metadata.asking import ControllerClient
@@ -45,11 +52,19 @@ def random_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class NodeSettings:
-    """What an operator may choose."""
+    """What an operator may choose. Raises ConfigError for what can't work."""
 
     bootstrap: Bootstrap
     heartbeat_s: float = 0.25
     control: ControlSettings = field(default_factory=ControlSettings)
+
+    def __post_init__(self) -> None:
+        longest_s = self.control.session_timeout_s / 2
+        if self.heartbeat_s > longest_s:
+            raise ConfigError(
+                f"clustering.session.heartbeat is {self.heartbeat_s:g}s; with clustering.session.timeout at "
+                f"{self.control.session_timeout_s:g}s it must be at most {longest_s:g}s"
+            )
 
 
 class ClusterNode:

@@ -427,3 +427,8 @@ async def test_a_request_of_another_cluster_is_refused(three: Servers) -> None:
     stranger = ControllerClient(transport, "ns", SystemClock(), cluster_id="another", sender="b")
     with pytest.raises(FailedPrecondition, match="another cluster"):
         await stranger.ask(internal.ControlRequest(show_cluster=internal.ShowCluster()), timeout_s=1)
+
+
+def test_heartbeats_that_are_too_rare_for_the_sessions_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"clustering.session.heartbeat is 1s; .* at most 0.5s"):
+        NodeSettings(Bootstrap(seed=True, peers=(), max_voters=0), heartbeat_s=1.0)
