@@ -96,3 +96,26 @@ def test_time_outs_and_texts() -> None:
             parse_timeout(bad)
     assert b"50%25 d\xc3" not in trailers(Status.UNKNOWN, "50% då")
     assert b"50%25 d%C3%A5" in trailers(Status.UNKNOWN, "50% då")
+
+
+def window_updates(count: int) -> bytes:
+    """As many as that, of the stream and of the connection in turn."""
+    return b"".join(b"\0\0\4\x08\0" + (number % 2).to_bytes(4, "big") + b"\0\0\0\1" for number in range(count))
+
+
+def test_updates_of_windows_are_no_flood_when_there_was_data_for_each() -> None:
+    """grpcio sends two for every small answer; a busy server finds thousands of them in one read."""
+    connection = Http2Connection()
+    connection.receive(conversation([b"x"])[: -len(b"\0\0\0\0\1\0\0\0\1")])
+    for _ in range(3000):
+        connection.send_data(1, b"answer")
+    assert connection.receive(window_updates(6000)) == []
+    assert not connection.closed
+
+
+def test_updates_of_windows_without_data_are_a_flood() -> None:
+    connection = Http2Connection()
+    connection.receive(conversation([b"x"])[: -len(b"\0\0\0\0\1\0\0\0\1")])
+    (event,) = connection.receive(window_updates(6000))
+    assert isinstance(event, ConnectionEnded)
+    assert "flood" in event.reason

@@ -52,6 +52,8 @@ _MAX_SETTINGS = 64
 #: Settings may change every stream's window, so they count more than other frames that carry nothing.
 _SETTINGS_WEIGHT = 10
 _MAX_LENGTH_DIGITS = 18
+#: Of the stream and of the connection, and some to spare.
+_UPDATES_PER_FRAME = 4
 _DEFAULT_TABLE_BYTES = 4096
 #: The next header block begins so when the peer shrank the table for compression: we keep none.
 _EMPTY_TABLE = b"\x20"
@@ -135,6 +137,8 @@ class Http2Connection:
         self._resets = 0
         self._finished = 0
         self._idle_frames = 0
+        #: WINDOW_UPDATEs that the peer may send because we sent data; some clients send one for each small frame.
+        self._updates_earned = 0
         self._table_update = b""
         self.closed = False
         self.ready = False
@@ -470,7 +474,10 @@ class Http2Connection:
     def _receive_window_update(self, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
-        self._count_idle_frame()
+        if self._updates_earned:
+            self._updates_earned -= 1
+        else:
+            self._count_idle_frame()
         increment = _WORD.unpack(payload)[0] & MAX_WINDOW
         if stream_id == 0:
             self._grow_connection_window(increment)
@@ -537,6 +544,7 @@ class Http2Connection:
         if not stream.output_bytes and 0 < size <= self._room_for_frame(stream) and not end_stream:
             stream.send_window -= size
             self._send_window -= size
+            self._updates_earned += _UPDATES_PER_FRAME
             self._output += (FRAME_HEADER.pack(size << 8 | _DATA_WORD, 0, stream_id), data)
             return
         stream.end_queued = end_stream
@@ -566,6 +574,7 @@ class Http2Connection:
             self.send_headers(stream_id, trailers, end_stream=True)
             return
         self._send_window -= len(data)
+        self._updates_earned += _UPDATES_PER_FRAME
         self._output += (
             FRAME_HEADER.pack(len(headers) << 8 | FrameType.HEADERS, END_HEADERS, stream_id),
             headers,
@@ -643,7 +652,9 @@ class Http2Connection:
             stream.send_window -= room
             self._send_window -= room
             last = stream.end_queued and not stream.output_bytes and stream.trailers is None
-            self._output += data_frames(stream.stream_id, data, self._peer_max_frame_bytes, end=last)
+            frames = data_frames(stream.stream_id, data, self._peer_max_frame_bytes, end=last)
+            self._updates_earned += _UPDATES_PER_FRAME * len(frames) // 2
+            self._output += frames
         elif stream.end_queued and stream.trailers is None:
             self._output += data_frames(stream.stream_id, memoryview(b""), self._peer_max_frame_bytes, end=True)
         if stream.end_queued and not stream.output_bytes:
