@@ -60,9 +60,11 @@ class ClusterController:
         self._changed = asyncio.Event()
         self._leader_changed = asyncio.Event()
         self._voters_due = asyncio.Event()
+        self._probing_due = asyncio.Event()
         self._previous_leader = ""
         state.subscribe(self._changed.set)
         state.subscribe(self._voters_due.set)
+        state.subscribe(self._probing_due.set)
         consensus.on_leader_change(self._note_leader)
         transport.on_connection_change(lambda _connected: self._changed.set())
 
@@ -145,10 +147,12 @@ class ClusterController:
 
     async def _wait_for_change(self) -> None:
         """Time alone changes something only if there are others to be heard of."""
-        others = any(server_id != self._server_id for server_id in self._state.servers)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_TICK_S if others else None):
+            async with asyncio.timeout(_TICK_S if self._has_others() else None):
                 await self._changed.wait()
+
+    def _has_others(self) -> bool:
+        return any(server_id != self._server_id for server_id in self._state.servers)
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
@@ -188,6 +192,9 @@ class ClusterController:
         if before is not None and before.server_id != self._server_id:
             await self._look_for(core, before.server_id, before.incarnation)
         while True:
+            self._probing_due.clear()
+            if not self._has_others():
+                await self._probing_due.wait()
             for server_id, incarnation in core.quiet(self._clock.monotonic_ns()):
                 await self._look_for(core, server_id, incarnation)
             await asyncio.sleep(_TICK_S)

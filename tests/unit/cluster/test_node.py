@@ -1,6 +1,7 @@
 """Servers as members of a cluster, all in one process: the in-memory transport and consensus, and quick sessions."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -303,6 +304,15 @@ async def test_draining_hands_over_before_the_server_leaves(three: Servers) -> N
     assert three.status("a", on="b") is ServerStatus.DOWN
     await asyncio.sleep(2 * SESSION_S)
     assert three.status("a", on="b") is ServerStatus.DOWN, "nobody brings it back"
+
+
+async def test_a_server_alone_looks_at_no_clock_while_idle(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    await servers.start("a", seed=True)
+    await asyncio.sleep(0.2)
+    looked: list[int] = []
+    monkeypatch.setattr(SystemClock, "monotonic_ns", lambda _clock: looked.append(1) or time.monotonic_ns())
+    await asyncio.sleep(0.5)
+    assert looked == []
 
 
 async def test_a_server_alone_stops_without_draining(servers: Servers) -> None:
