@@ -172,10 +172,34 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         "How long a server that is told to stop hands over what it leads, at most; 0 stops at once.",
         check=_not_negative,
     ),
-    Setting("clustering.replica.max.lag.time", _DURATION, 15.0, "Comes with clusters.", check=_positive),
-    Setting("clustering.replica.max.leader.timeout", _DURATION, 15.0, "Comes with clusters.", check=_positive),
-    Setting("clustering.replica.max.idle.wait", _DURATION, 10.0, "Comes with clusters.", check=_positive),
-    Setting("clustering.replica.fetch.timeout", _DURATION, 3.0, "Comes with clusters.", check=_positive),
+    Setting(
+        "clustering.replica.max.lag.time",
+        _DURATION,
+        15.0,
+        "A follower that takes longer to catch up leaves the ISR. One that says nothing leaves after 2s at the latest.",
+        check=_positive,
+    ),
+    Setting(
+        "clustering.replica.max.leader.timeout",
+        _DURATION,
+        3.0,
+        "Followers report a leader that answers nothing for so long.",
+        check=_positive,
+    ),
+    Setting(
+        "clustering.replica.max.idle.wait",
+        _DURATION,
+        10.0,
+        "Accepted without effect: followers wait for news at the leader.",
+        check=_positive,
+    ),
+    Setting(
+        "clustering.replica.fetch.timeout",
+        _DURATION,
+        3.0,
+        "Accepted without effect: an answer that doesn't come is noticed after 1s.",
+        check=_positive,
+    ),
     Setting(
         "clustering.min.insync.replicas", _INTEGER, 1, "Replicas in sync that ack policy ALL needs.", check=_positive
     ),

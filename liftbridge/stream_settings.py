@@ -9,16 +9,17 @@ from liftbridge.metadata.config import StreamDefaults
 from liftbridge.partition.durability import Durability
 from liftbridge.partition.replication.exchange import ExchangeLimits
 from liftbridge.partition.replication.leading import SyncLimits
+from liftbridge.partition.replication.serving import ServingLimits
 
 
 def exchange_limits(settings: Mapping[str, Any]) -> ExchangeLimits:
     """When replicas and leaders are given up. A server that says nothing is given up sooner than one that is slow."""
-    sync, defaults = SyncLimits(), ExchangeLimits()
     max_lag_ns = int(settings["clustering.replica.max.lag.time"] * 1e9)
-    leader_timeout_ns = int(settings["clustering.replica.max.leader.timeout"] * 1e9)
+    max_silence_ns = min(SyncLimits().max_silence_ns, max_lag_ns)
     return ExchangeLimits(
-        sync=SyncLimits(max_silence_ns=min(sync.max_silence_ns, max_lag_ns), max_lag_ns=max_lag_ns),
-        suspect_after_ns=min(defaults.suspect_after_ns, leader_timeout_ns),
+        sync=SyncLimits(max_silence_ns=max_silence_ns, max_lag_ns=max_lag_ns),
+        serving=ServingLimits(max_silence_ns=max_silence_ns),
+        suspect_after_ns=int(settings["clustering.replica.max.leader.timeout"] * 1e9),
     )
 
 
