@@ -53,7 +53,7 @@ class Servers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:
-    """``suspect_after_ns``: a leader's server that answers nothing for this time is reported to the controller."""
+    """``suspect_after_ns``: a leader that answers nothing for this time is reported to the controller."""
 
     sync: SyncLimits = field(default_factory=SyncLimits)
     serving: ServingLimits = field(default_factory=ServingLimits)
@@ -89,6 +89,8 @@ class ReplicationExchange:
         )
         self._fetchers: dict[str, ReplicaFetcher] = {}
         self._suspected_ns: dict[str, int] = {}
+        #: Partitions whose leader didn't show yet that it serves them, and since when that is expected.
+        self._unserved: dict[LogId, tuple[FollowedPartition, int]] = {}
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_be_synced: set[FollowedPartition] = set()
@@ -167,13 +169,16 @@ class ReplicationExchange:
         fetcher = self._fetchers.get(leader)
         if fetcher is None:
             fetcher = self._fetchers[leader] = self._make_fetcher(leader)
+        now_ns = self._clock.monotonic_ns()
         if fetcher.is_idle:
-            fetcher.last_answer_ns = self._clock.monotonic_ns()
+            fetcher.last_answer_ns = now_ns
         fetcher.follow(followed)
+        self._unserved[followed.log_id] = (followed, now_ns)
         self._wake()
 
     def unfollow(self, leader: str, log_id: LogId) -> None:
         """Doesn't touch its log any more."""
+        self._unserved.pop(log_id, None)
         fetcher = self._fetchers.get(leader)
         if fetcher is not None:
             fetcher.unfollow(log_id)
@@ -267,6 +272,7 @@ class ReplicationExchange:
             for leader, fetcher in self._fetchers.items():
                 fetcher.tick(now_ns)
                 self._suspect_if_silent(leader, fetcher, now_ns)
+            self._suspect_if_not_served(now_ns)
             self._ask_for(self._serving.wanted_changes(now_ns))
             self._pump()
 
@@ -279,6 +285,19 @@ class ReplicationExchange:
                 "server %s doesn't answer, and leads %d partitions that are followed here", leader, len(followed)
             )
             self._run(self._suspect(followed))
+
+    def _suspect_if_not_served(self, now_ns: int) -> None:
+        """A server may answer and yet not lead a partition, because its log is damaged for example."""
+        suspected = []
+        for log_id, (followed, since_ns) in list(self._unserved.items()):
+            if followed.replication.agrees:
+                del self._unserved[log_id]
+            elif now_ns - since_ns > self.limits.suspect_after_ns:
+                self._unserved[log_id] = (followed, now_ns)
+                suspected.append(followed)
+        if suspected:
+            logger.warning("%d partitions are not served by their leaders", len(suspected))
+            self._run(self._suspect(suspected))
 
     async def _suspect(self, followed: list[FollowedPartition]) -> None:
         """One after the other: nothing is gained by a flood."""

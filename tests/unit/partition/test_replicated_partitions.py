@@ -319,6 +319,13 @@ async def test_a_leader_that_does_not_answer_is_reported(cluster: Cluster) -> No
     assert set(cluster.metadata.suspected) == {1}
 
 
+async def test_a_server_that_answers_but_does_not_lead_is_reported(cluster: Cluster) -> None:
+    cluster.servers["b"].running = False  # it learns nothing more, and talks as before
+    cluster.metadata.elect("b")
+    await cluster.until(lambda: cluster.metadata.suspected.count(cluster.metadata.leader_epoch) >= 2)
+    cluster.servers["b"].running = True
+
+
 async def test_a_new_leader_settles_before_it_says_what_is_latest(cluster: Cluster) -> None:
     a, b, _c = cluster.servers.values()
     await answered(a.publish(b"x"))
