@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from liftbridge_storage_lmdb.index import LmdbIndexStorage
-from liftbridge_storage_segments.storage import SegmentStorage
-
 from liftbridge.interfaces.log import LogId, LogSettings, PartitionLog
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.testing.batches import make_batch
+from liftbridge_storage_lmdb.index import LmdbIndexStorage
+from liftbridge_storage_segments.storage import SegmentStorage
 
 UNBOUNDED = 1 << 62
 

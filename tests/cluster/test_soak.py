@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -177,3 +178,29 @@ def replicas_of(cluster: ClusterProcesses, server_id: str) -> dict[str, bytes]:
     for path in sorted(folder.glob("*/*.log")):
         replicas[path.parent.name] = replicas.get(path.parent.name, b"") + path.read_bytes()
     return replicas
+
+
+@pytest.mark.timeout(240)
+async def test_rolling_restart_under_load_refuses_nothing_for_good(cluster: ClusterProcesses) -> None:
+    """What isn't acked is refused as "not stored", or nobody knows: both may be tried again. Nothing is lost."""
+    cluster.call("a", "CreateStream", name=STREAM, subject=STREAM, replicationFactor=3, partitions=PARTITIONS)
+    soak = Soak(cluster, STREAM, PARTITIONS)
+    publishers = [
+        asyncio.create_task(soak.publish(f"publisher{partition}", partition, random.Random(partition)))
+        for partition in range(PARTITIONS)
+    ]
+    for server_id in SERVERS:
+        assert await asyncio.to_thread(cluster.servers[server_id].stop) == 0
+        await asyncio.to_thread(cluster.start, server_id)
+        await until_all_in_sync(cluster)
+        await asyncio.to_thread(eventually, partial(has_new_acks, soak, time.monotonic()), 30)
+    soak.stopping = True
+    await asyncio.wait_for(asyncio.gather(*publishers), 60)
+    for partition, history in soak.histories.items():
+        assert problems_of(history, await read_all(cluster, partition)) == []
+    assert not soak.strange_errors, "only what may be tried again was refused"
+
+
+def has_new_acks(soak: Soak, since_s: float) -> bool:
+    """In every partition."""
+    return all(soak.first_ack_after_s(partition, since_s) is not None for partition in range(PARTITIONS))

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 class PartitionHistory:
     """One partition, as its publishers and readers saw it.
 
-    ``acked`` is value -> offset; ``refused`` are values whose publisher was told "not stored", for certain; ``attempted``
-    are all values of each publisher, in order. ``read`` is what each reader got, in order, as (offset, value).
+    ``acked`` is value -> offset; ``refused`` are values whose publisher was told "not stored", for certain. ``attempted``
+    are all values of each session, in order: only a session promises order. ``read`` is what each reader got, in order, as
+    (offset, value).
     """
 
     acked: dict[bytes, int] = field(default_factory=dict)

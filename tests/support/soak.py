@@ -9,6 +9,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 
 import grpc
 from api_client import ApiClient
@@ -38,6 +39,8 @@ class Soak:
     partitions: int
     histories: dict[int, PartitionHistory] = field(default_factory=dict)
     ack_times_s: dict[int, list[float]] = field(default_factory=dict)
+    #: Refusals that a publisher can't answer by trying again.
+    strange_errors: list[api.PublishAsyncError] = field(default_factory=list)
     stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -49,23 +52,22 @@ class Soak:
 
     async def publish(self, publisher: str, partition: int, random_: random.Random) -> None:
         """Publishes through one server after the other until the soak stops; each value once."""
-        values = self._values(publisher, partition)
-        while not self.stopping:
+        values = (b"%s-%d-%d" % (publisher.encode(), partition, number) for number in count())
+        for session in count():
+            if self.stopping:
+                return
             server = random_.choice(list(self.cluster.servers.values()))
+            attempted = self.histories[partition].attempted.setdefault(f"{publisher}, session {session}", [])
             try:
                 async with ApiClient(server.address) as client:
-                    await self._publish_session(client, partition, values)
+                    await self._publish_session(client, partition, values, attempted)
             except (grpc.RpcError, asyncio.InvalidStateError) as error:
                 logger.debug("%s: session through %s ended: %s", publisher, server.server_id, error)
                 await asyncio.sleep(0.05)
 
-    def _values(self, publisher: str, partition: int) -> Iterator[bytes]:
-        attempted = self.histories[partition].attempted.setdefault(publisher, [])
-        while True:
-            attempted.append(b"%s-%d-%d" % (publisher.encode(), partition, len(attempted)))
-            yield attempted[-1]
-
-    async def _publish_session(self, client: ApiClient, partition: int, values: Iterator[bytes]) -> None:
+    async def _publish_session(
+        self, client: ApiClient, partition: int, values: Iterator[bytes], attempted: list[bytes]
+    ) -> None:
         call = client.publish_async()
         slots = asyncio.Semaphore(_WINDOW)
         reader = asyncio.create_task(self._read_answers(call, partition, slots))
@@ -73,6 +75,7 @@ class Soak:
             while not self.stopping and not reader.done():
                 await asyncio.wait_for(slots.acquire(), 15)
                 value = next(values)
+                attempted.append(value)
                 request = api.PublishRequest(
                     stream=self.stream,
                     partition=partition,
@@ -104,6 +107,8 @@ class Soak:
                 self.ack_times_s[partition].append(time.monotonic())
             elif answer.asyncError.code in _DEFINITE:
                 history.refused.add(value)
+                if answer.asyncError.code != api.PublishAsyncError.INTERNAL:
+                    self.strange_errors.append(answer.asyncError)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
