@@ -8,7 +8,7 @@ from liftbridge.metadata.state import MetadataState
 
 @dataclass(frozen=True, slots=True)
 class KnownServers:
-    """See :class:`liftbridge.partition.replication.exchange.Servers`."""
+    """See :class:`liftbridge.partition.replication.cluster.Servers`."""
 
     state: MetadataState
 

@@ -17,7 +17,8 @@ from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.leader import PartitionLeader
 from liftbridge.partition.partition import Partition, PartitionKey
-from liftbridge.partition.replication.exchange import ReplicationExchange, Servers
+from liftbridge.partition.replication.cluster import Servers
+from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.partition.roles import LeaderRole, Role, Roles
 from liftbridge.partition.subscription import PartitionSubscription
 

@@ -16,11 +16,12 @@ from liftbridge.partition.durability import Durability
 from liftbridge.partition.ingress import SubjectIngress
 from liftbridge.partition.leader import PartitionLeader
 from liftbridge.partition.partition import Partition
-from liftbridge.partition.replication.exchange import ReplicationExchange, Servers
+from liftbridge.partition.replication.cluster import Servers
+from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.partition.replication.fetching import FollowedPartition
 from liftbridge.partition.replication.following import FollowerReplication
 from liftbridge.partition.replication.leading import LeaderReplication
-from liftbridge.partition.replication.serving import LedPartition
+from liftbridge.partition.replication.sessions import LedPartition
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,8 @@ from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.replication.fetching import FetchingLimits, FollowedPartition, ReplicaFetcher
 from liftbridge.partition.replication.following import FollowerReplication
 from liftbridge.partition.replication.leading import IsrChange, LeaderReplication, SyncLimits
-from liftbridge.partition.replication.serving import FetchServer, LedPartition, ServingLimits
+from liftbridge.partition.replication.serving import FetchServer, ServingLimits
+from liftbridge.partition.replication.sessions import LedPartition
 from liftbridge.protocol.record_batch import decode_batch
 from liftbridge.protocol.replication import AnswerPart, Fetch, Reset, decode_message
 from liftbridge.testing.batches import make_batch

@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, ProtocolError, StorageError, TransportError
 from liftbridge.interfaces.log import LogId
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
+from liftbridge.partition.replication.cluster import IsrController, Servers
 from liftbridge.partition.replication.fetching import FetchingLimits, FollowedPartition, ReplicaFetcher
 from liftbridge.partition.replication.leading import IsrChange, SyncLimits
-from liftbridge.partition.replication.serving import FetchServer, LedPartition, ServingLimits
+from liftbridge.partition.replication.serving import FetchServer, ServingLimits
+from liftbridge.partition.replication.sessions import LedPartition
 from liftbridge.protocol.replication import Fetch, decode_message
 
 logger = logging.getLogger(__name__)
@@ -24,31 +25,6 @@ _CHANGE_TIMEOUT_S = 5.0
 _CHANGE_RETRY_S = 0.5
 #: Subscribing fails while the transport is away.
 _SUBSCRIBE_RETRY_S = 0.5
-
-
-class IsrController(Protocol):
-    """What replication asks of the metadata group's leader."""
-
-    async def change_isr(
-        self, stream_id: int, partition: int, partition_epoch: int, isr: Sequence[str], *, timeout_s: float
-    ) -> bool:
-        """False when it was refused for good; raises LiftbridgeError when nobody knows."""
-
-    async def suspect_leader(self, stream_id: int, partition: int, leader_epoch: int, *, timeout_s: float) -> bool:
-        """Reports that the leader doesn't answer."""
-
-
-class Servers(Protocol):
-    """What metadata says of the servers, now."""
-
-    def is_current(self, server_id: str, incarnation: str) -> bool:
-        """Whether this is the server's present start."""
-
-    def may_serve(self, server_id: str, incarnation: str) -> bool:
-        """The same, and the server is wanted in ISRs: live, and not about to leave."""
-
-    def is_down(self, server_id: str) -> bool:
-        """Whether the controller has lost it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,14 @@ partitions has something new, with everything that is new. Partitions in which n
 
 import logging
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from liftbridge.errors import LiftbridgeError, OffsetOutOfRange
 from liftbridge.interfaces.log import LogId
-from liftbridge.partition.replication.leading import Contact, Diverging, IsrChange, LeaderReplication, OutOfRange
+from liftbridge.partition.replication.leading import Contact, Diverging, IsrChange, OutOfRange
 from liftbridge.partition.replication.replica import Replica
+from liftbridge.partition.replication.sessions import LedPartition, Position, Session
 from liftbridge.protocol.replication import (
     PART_OVERHEAD_BYTES,
     SECTION_OVERHEAD_BYTES,
@@ -46,47 +47,6 @@ class Outgoing(NamedTuple):
     payloads: list[bytes]
 
 
-@dataclass(eq=False, slots=True)
-class LedPartition:
-    """One partition that this server leads. ``committed`` is called when its high watermark moved."""
-
-    log_id: LogId
-    replica: Replica
-    replication: LeaderReplication
-    committed: Callable[[], None]
-    #: Positions that agree with the leader's log.
-    followers: dict[str, "_Position"] = field(default_factory=dict)
-
-
-@dataclass(eq=False, slots=True)
-class _Position:
-    """What a session knows of one partition. ``problem`` is to be told before anything else; ``answered`` means that the
-    follower has something to do before there can be more for it."""
-
-    session: "_Session"
-    entry: FetchEntry
-    problem: Section | None = None
-    answered: bool = False
-    told_high_watermark: int = -1
-
-
-@dataclass(eq=False, slots=True)
-class _Session:
-    """One follower's broker. ``waiting`` is a fetch that may be answered."""
-
-    number: int
-    contact: Contact
-    reply_subject: str = ""
-    next_fetch: int = 0
-    next_answer: int = 0
-    waiting_since_ns: int | None = None
-    high_watermarks_due_ns: int | None = None
-    positions: dict[LogId, _Position] = field(default_factory=dict)
-    #: Partitions with records or a problem to tell, and with nothing but a new high watermark; in order of arrival.
-    ready: dict[LogId, None] = field(default_factory=dict)
-    moved: dict[LogId, None] = field(default_factory=dict)
-
-
 class FetchServer:
     """Takes fetches and gives answers; knows neither a transport nor the time. ``is_current`` says whether an incarnation
     is a server's present one, so that what an earlier start of it sent can't count."""
@@ -102,9 +62,9 @@ class FetchServer:
         self._limits = limits or ServingLimits()
         self._is_current = is_current
         self._led: dict[LogId, LedPartition] = {}
-        self._sessions: dict[str, _Session] = {}
+        self._sessions: dict[str, Session] = {}
         #: Sessions that may have something to be told.
-        self._awake: dict[str, _Session] = {}
+        self._awake: dict[str, Session] = {}
         self._resets: list[Outgoing] = []
         #: Partitions whose ISR may have to change.
         self._watched: set[LogId] = set()
@@ -207,7 +167,7 @@ class FetchServer:
                     joining.append(entry.log_id)
         return joining
 
-    def _session_of(self, fetch: Fetch, reply_subject: str, now_ns: int) -> _Session | None:
+    def _session_of(self, fetch: Fetch, reply_subject: str, now_ns: int) -> Session | None:
         """The session that the fetch continues or opens; None when it is refused, or too old to be answered."""
         if not self._is_current(fetch.replica, fetch.incarnation):
             return None
@@ -222,10 +182,10 @@ class FetchServer:
             return None
         return session if fetch.number == session.next_fetch else None
 
-    def _open(self, fetch: Fetch, reply_subject: str, now_ns: int) -> _Session:
+    def _open(self, fetch: Fetch, reply_subject: str, now_ns: int) -> Session:
         self._close(fetch.replica)
         contact = Contact(fetch.replica, fetch.incarnation, now_ns)
-        session = self._sessions[fetch.replica] = _Session(fetch.session, contact, reply_subject)
+        session = self._sessions[fetch.replica] = Session(fetch.session, contact, reply_subject)
         return session
 
     def _close(self, replica: str) -> None:
@@ -236,11 +196,11 @@ class FetchServer:
             if led is not None:
                 led.followers.pop(replica, None)
 
-    def _take(self, session: _Session, entry: FetchEntry) -> _Position | None:
+    def _take(self, session: Session, entry: FetchEntry) -> Position | None:
         session.ready.pop(entry.log_id, None)
         if entry.leader_epoch:
             before = session.positions.get(entry.log_id)
-            position = session.positions[entry.log_id] = _Position(session, entry)
+            position = session.positions[entry.log_id] = Position(session, entry)
             if before is not None and before.entry.leader_epoch == entry.leader_epoch:
                 position.told_high_watermark = before.told_high_watermark
             return position
@@ -250,7 +210,7 @@ class FetchServer:
             led.followers.pop(session.contact.replica, None)
         return None
 
-    def _consider(self, position: _Position) -> bool:
+    def _consider(self, position: Position) -> bool:
         """Works out what a position calls for; whether it is one to go on from. A follower that knows of a later epoch
         than this server waits until this server knows, too. A position without a record before it says where to go on,
         not how much the follower holds: as a leader it would give the offsets below it away again."""
@@ -277,11 +237,11 @@ class FetchServer:
             self._make_ready(position)
         return True
 
-    def _tell(self, position: _Position, problem: Section) -> None:
+    def _tell(self, position: Position, problem: Section) -> None:
         position.problem = problem
         self._make_ready(position)
 
-    def _make_ready(self, position: _Position) -> None:
+    def _make_ready(self, position: Position) -> None:
         session = position.session
         session.ready[position.entry.log_id] = None
         self._awake[session.contact.replica] = session
@@ -317,7 +277,7 @@ class FetchServer:
             if since_ns is not None and now_ns - since_ns >= self._limits.poll_ns:
                 self._awake[replica] = session
 
-    def _answer(self, session: _Session) -> Outgoing:
+    def _answer(self, session: Session) -> Outgoing:
         payload_bytes = self._max_payload_bytes()
         budget = self._limits.answer_max_bytes - PART_OVERHEAD_BYTES
         sections: list[Section] = []
@@ -336,7 +296,7 @@ class FetchServer:
         number, session.next_answer = session.next_answer, session.next_answer + 1
         return Outgoing(session.reply_subject, encode_answer(session.number, number, sections, payload_bytes))
 
-    def _section(self, position: _Position, max_bytes: int) -> Section | None:
+    def _section(self, position: Position, max_bytes: int) -> Section | None:
         if position.problem is not None:
             problem, position.problem = position.problem, None
             position.answered = True
@@ -366,7 +326,7 @@ class FetchServer:
             data,
         )
 
-    def _high_watermarks(self, session: _Session) -> list[Section]:
+    def _high_watermarks(self, session: Session) -> list[Section]:
         sections = []
         for log_id in session.moved:
             led, position = self._led.get(log_id), session.positions.get(log_id)
