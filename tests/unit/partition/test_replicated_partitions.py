@@ -283,6 +283,39 @@ async def test_whoever_waits_when_the_role_is_lost_hears_that_nobody_knows(clust
     assert "leader changed" in refusal.message
 
 
+async def test_what_was_not_appended_when_the_role_is_lost_is_surely_not_stored(cluster: Cluster) -> None:
+    a = cluster.servers["a"]
+    leader = a.local.leader
+    assert leader is not None
+    answer = a.publish(b"x")
+    leader.step_down()
+    refusal = await answered(answer)
+    assert isinstance(refusal, Refusal)
+    assert refusal.kind is RefusalKind.NOT_LEADER
+    assert a.local.end_offset == 0
+
+
+async def test_publishers_are_held_up_while_too_much_waits_for_followers(cluster: Cluster) -> None:
+    a = cluster.servers["a"]
+    cluster.metadata.frozen = True
+    cluster.metadata.settings = replace(cluster.metadata.settings, max_unsynced_bytes=100)
+    cluster.metadata.elect("a")
+    await cluster.until(lambda: a.local.leader is not None and a.local.leader.settings.max_unsynced_bytes == 100)
+    leader = a.local.leader
+    assert leader is not None
+    for name in ("b", "c"):
+        cluster.network.cut("a", name)
+    answers = [a.publish(bytes(60)) for _ in range(3)]
+    await cluster.until(lambda: leader.overloaded)
+    resumed = asyncio.Event()
+    leader.call_when_ready(resumed.set)
+    for name in ("b", "c"):
+        cluster.network.heal("a", name)
+    async with asyncio.timeout(PATIENCE_S):
+        await resumed.wait()
+    assert [await answered(answer) for answer in answers] == [0, 1, 2]
+
+
 async def test_a_deposed_leader_drops_what_nobody_else_has_and_copies_the_rest(cluster: Cluster) -> None:
     a, b, c = cluster.servers.values()
     assert await answered(a.publish(b"kept")) == 0
