@@ -157,6 +157,7 @@ class PartitionManager:
             return
         if local.partition is None:
             self._open(local)
+            await asyncio.sleep(0)  # opening waits for the disk, and heartbeats must not wait for a thousand openings
         if local.partition is None:
             return
         if local.role is not None and local.role.fits(target):
