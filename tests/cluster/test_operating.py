@@ -27,7 +27,9 @@ def run(cluster: ClusterProcesses, *arguments: str) -> subprocess.CompletedProce
 
 
 def status(cluster: ClusterProcesses) -> dict[str, Any]:
-    shown: dict[str, Any] = json.loads(run(cluster, "status", "--json").stdout)
+    done = run(cluster, "status", "--json")
+    assert done.returncode in (0, 3), done.stderr
+    shown: dict[str, Any] = json.loads(done.stdout)
     return shown
 
 

@@ -82,7 +82,7 @@ class ClusterProcesses:
 
 
 def eventually(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
-    """What the condition returns once that is true. An error counts as not yet."""
+    """What the condition returns once that is true. An error of a call, or a failed assertion, counts as not yet."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -90,7 +90,7 @@ def eventually(condition: Callable[[], Any], timeout_s: float = 15.0) -> Any:
             if result:
                 return result
             problem: object = f"it returned {result!r}"
-        except grpc.RpcError as error:
+        except (grpc.RpcError, AssertionError) as error:
             problem = error
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {problem}")
