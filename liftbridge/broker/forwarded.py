@@ -13,6 +13,7 @@ from liftbridge.errors import ProtocolError, TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
 from liftbridge.partition.pending import ACK_NONE, PendingRun
 from liftbridge.partition.refusal import Refusal
+from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.acks import encode_ack_texts, encode_ack_times, encode_publish_responses
 from liftbridge.protocol.forwarding import Answer, Chunk, RefusedMessage, decode_chunk, encode_answer
 from liftbridge.protocol.publish_requests import PublishRun, RequestParser
@@ -46,8 +47,8 @@ class ForwardServer:
         self._sweeping: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Takes chunks. Raises TransportError."""
-        self._subscription = await self._publishing.transport.subscribe(self._subject, self._receive)
+        """Takes chunks; waits for the transport if it is away."""
+        self._subscription = await subscribe_patiently(self._publishing.transport, self._subject, self._receive)
         self._sweep()
 
     async def stop(self) -> None:
@@ -99,7 +100,7 @@ class ForwardServer:
         assert target.local is not None
         count = sum(len(run.messages) for run in runs)
         acks = _ChunkAcks(self._publishing.transport, target, chunk, answer_subject, count)
-        lane = self._publishing.lane(target.local, target.subject, acks, chunk.ack_inbox)
+        lane = self._publishing.lane(target.local, target.subject, acks, chunk.ack_inbox, target.attached)
         for run in runs:
             lane.submit(run)
             if target.attached:

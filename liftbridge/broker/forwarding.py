@@ -18,6 +18,7 @@ from liftbridge.clock import Clock
 from liftbridge.errors import ProtocolError, TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
 from liftbridge.partition.refusal import Refusal, RefusalKind
+from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.forwarding import (
     CHUNK_OVERHEAD_BYTES,
     Answer,
@@ -94,8 +95,8 @@ class Forwarder:
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Listens for answers. Raises TransportError."""
-        self._subscription = await self.transport.subscribe(self.answer_subject, self._receive)
+        """Listens for answers; waits for the transport if it is away."""
+        self._subscription = await subscribe_patiently(self.transport, self.answer_subject, self._receive)
 
     async def stop(self) -> None:
         """Every message on its way is answered "nobody knows". Idempotent."""

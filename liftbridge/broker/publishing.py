@@ -34,7 +34,7 @@ from liftbridge.partition.ingress import InboxAcks
 from liftbridge.partition.manager import LocalPartition
 from liftbridge.partition.pending import AckSink, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
-from liftbridge.protocol.envelope import HEADER_BYTES, MessageType, envelope_header, open_envelope
+from liftbridge.protocol.envelope import HEADER_BYTES, MessageType, envelope_header, mirror_mark, open_envelope
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.publish_requests import PublishRun
 from liftbridge.protocol.varint import encode_text
@@ -112,10 +112,16 @@ class Publishing:
         limit = min(self.max_message_bytes, self.transport.max_payload_bytes)
         return Refusal(RefusalKind.TOO_LARGE, _TOO_LARGE) if message_bytes + HEADER_BYTES > limit else None
 
-    def lane(self, local: LocalPartition, subject: str, acks: AckSink, inbox: str) -> "Lane":
-        """A way to a partition that is led here. A subject with wildcards isn't mirrored: nobody can publish to it."""
+    def lane(
+        self, local: LocalPartition, subject: str, acks: AckSink, inbox: str, attached: Sequence[LocalPartition] = ()
+    ) -> "Lane":
+        """A way to a partition that is led here. A subject with wildcards isn't mirrored: nobody can publish to it. The
+        mirrored message says which partitions have it, ``attached`` ones too, because another server may lead them
+        by the time it gets there."""
         mirror = self.mirror if self.router.is_literal(subject) else None
-        return Lane(local, subject, acks, mirror, encode_text(_ACK_INBOX_TAG, inbox))
+        keys = [one.assignment.key for one in (local, *attached)]
+        marks = b"".join(mirror_mark(key.stream_id, key.partition) for key in keys)
+        return Lane(local, subject, acks, mirror, encode_text(_ACK_INBOX_TAG, inbox) + marks)
 
     def append_attached(self, target: Target, run: PublishRun, inbox: str) -> None:
         """Appends to what else listens on the target's subject here; its acks go to the inbox."""

@@ -107,7 +107,7 @@ class PublishSession:
 
     def _open_lane(self, target: Target, local: LocalPartition) -> "_SessionLane":
         acks = _SessionAcks(self, target, self._inbox)
-        return _SessionLane(target, self._publishing.lane(local, target.subject, acks, self._inbox))
+        return _SessionLane(target, self._publishing.lane(local, target.subject, acks, self._inbox, target.attached))
 
     # --- partitions that other servers lead ---------------------------------------------------------------------------
 

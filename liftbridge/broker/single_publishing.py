@@ -62,7 +62,7 @@ class SinglePublishing:
         acks: AckSink = _ReplyAcks(reply, target, inbox)
         if run.ack_inbox:
             acks = _BothAcks(acks, self._inbox_acks(target.acks, inbox))
-        publishing.lane(target.local, target.subject, acks, inbox).submit(run)
+        publishing.lane(target.local, target.subject, acks, inbox, target.attached).submit(run)
         return None
 
     def _forward_lane(self, run: PublishRun) -> ForwardLane:
@@ -134,7 +134,7 @@ class SinglePublishing:
         first = AckTarget(listeners[0].assignment.key.stream, listeners[0].assignment.base_subject)
         single = _SingleAck(first, inbox)
         acks = _BothAcks(single, self._inbox_acks(first, inbox)) if request.ackInbox else single
-        publishing.lane(listeners[0], subject, acks, inbox).submit(run)
+        publishing.lane(listeners[0], subject, acks, inbox, listeners[1:]).submit(run)
         for other in listeners[1:]:
             publishing.attached_lane(other, subject, inbox).submit(run)
         ack = await _in_time(single.future, call)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
+from liftbridge.patience import subscribe_patiently
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Answering:
         self._running: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        self._subscription = await self._transport.subscribe(self._subject, self._take)
+        self._subscription = await subscribe_patiently(self._transport, self._subject, self._take)
 
     async def stop(self) -> None:
         """Takes no more requests, and gives up those in work that don't end by themselves at once."""

@@ -20,6 +20,7 @@ from liftbridge.metadata.asking import controller_subject
 from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, encode_command
 from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
+from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,9 @@ class ClusterController:
             answering = Answering(self._transport, subject, requests.answer, farewell=LEADER_CHANGED)
             exit_.push_async_callback(answering.stop)
             await answering.start()
-            heartbeats = await self._transport.subscribe(heartbeat_subject(self._namespace), self._hear(core))
+            heartbeats = await subscribe_patiently(
+                self._transport, heartbeat_subject(self._namespace), self._hear(core)
+            )
             exit_.push_async_callback(heartbeats.unsubscribe)
             async with asyncio.TaskGroup() as background:
                 promoting = background.create_task(self._promote())

@@ -10,6 +10,7 @@ from liftbridge.clock import Clock
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.interfaces.transport import Delivery, Transport
+from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Heartbeats:
 
     async def run(self) -> None:
         """Until cancelled. Sends nothing while this server is the metadata leader itself."""
-        subscription = await self._transport.subscribe(self._reply_subject, self._receive)
+        subscription = await subscribe_patiently(self._transport, self._reply_subject, self._receive)
         try:
             while True:
                 self._leader_changed.clear()

@@ -16,6 +16,7 @@ from liftbridge.cluster.answering import Answering
 from liftbridge.cluster.identity import Identity
 from liftbridge.errors import ConfigError, LiftbridgeError, NoResponders, RequestTimeout
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
+from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class Presence:
     async def announce(self, cluster_id: str) -> None:
         """This server belongs to the cluster from now on, and says so."""
         self._cluster_id = cluster_id
-        self._open.append(await self._transport.subscribe(self._subject("announce"), self._hear))
+        self._open.append(await subscribe_patiently(self._transport, self._subject("announce"), self._hear))
         await self._answer(self._subject("presence"))
         self._announce()
 

@@ -12,7 +12,7 @@ from liftbridge.partition.leader import PartitionLeader
 from liftbridge.partition.pending import PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.acks import AckTemplate, encode_ack_envelope
-from liftbridge.protocol.envelope import MAGIC, MessageType, open_envelope
+from liftbridge.protocol.envelope import MAGIC, MessageType, has_mark, mirror_mark, open_envelope
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.publish_requests import common_length, stored_fields
 from liftbridge.protocol.record_encoding import VALUE_TAG
@@ -90,6 +90,8 @@ class SubjectIngress:
         self._transport = transport
         self._stream = stream
         self._base_subject = base_subject
+        key = leader.partition.key
+        self._mark = mirror_mark(key.stream_id, key.partition)
         self.dropped_messages = 0
 
     def receive(self, deliveries: list[Delivery]) -> None:
@@ -141,6 +143,8 @@ class SubjectIngress:
     def _receive_enveloped(self, delivery: Delivery) -> None:
         """One by one, keeping the order between envelopes and plain payloads."""
         for payload in delivery.payloads:
+            if has_mark(payload, self._mark):
+                continue  # a leader of this partition took it: one that is no longer, or wasn't yet told that it is not
             enveloped = _open(payload)
             if enveloped is None:
                 self._submit_plain(delivery.subject, delivery.reply, [payload])

@@ -3,13 +3,11 @@
 A change of role is a barrier: the old role is over, and everybody who waited for it has an answer, before the new one begins.
 """
 
-import asyncio
 import logging
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from liftbridge.clock import Clock
-from liftbridge.errors import TransportError
 from liftbridge.interfaces.transport import Subscription, Transport
 from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.durability import Durability
@@ -22,6 +20,7 @@ from liftbridge.partition.replication.fetching import FollowedPartition
 from liftbridge.partition.replication.following import FollowerReplication
 from liftbridge.partition.replication.leading import LeaderReplication
 from liftbridge.partition.replication.sessions import LedPartition
+from liftbridge.patience import subscribe_patiently
 
 logger = logging.getLogger(__name__)
 
@@ -116,17 +115,14 @@ class Roles:
         return LeaderRole(target.leader_epoch, leader, led, await self._subscribe(target, ingress))
 
     async def _subscribe(self, target: Assignment, ingress: SubjectIngress) -> Subscription:
-        while True:
-            try:
-                return await self.transport.subscribe(
-                    target.subject, ingress.receive, queue=target.group, echo=bool(target.group)
-                )
-            except TransportError as error:
-                logger.warning('subject "%s": can\'t subscribe yet: %s', target.subject, error)
-                await asyncio.sleep(_SUBSCRIBE_RETRY_S)
-            except ValueError as error:
-                logger.error("%s gets nothing from its subject: %s", target.key, error)
-                return _NoSubscription()
+        echo = bool(target.group)
+        try:
+            return await subscribe_patiently(
+                self.transport, target.subject, ingress.receive, queue=target.group, echo=echo
+            )
+        except ValueError as error:
+            logger.error("%s gets nothing from its subject: %s", target.key, error)
+            return _NoSubscription()
 
     def _follow(self, target: Assignment, partition: Partition) -> FollowerRole:
         settings = target.leader_settings

@@ -22,6 +22,9 @@ MAGIC = b"\xb9\x0e\x43\xb4"
 HEADER_BYTES = 8
 HEADER_WITH_CRC_BYTES = 12
 _CRC_FLAG = 0x01
+#: Field 100, twelve bytes.
+_MARK = b"\xa2\x06\x0c"
+MARK_BYTES = len(_MARK) + 12
 
 
 class MessageType(IntEnum):
@@ -34,6 +37,21 @@ class MessageType(IntEnum):
 def envelope_header(kind: MessageType) -> bytes:
     """The header without checksum, as the original sends it."""
     return MAGIC + bytes((0, HEADER_BYTES, 0, kind))
+
+
+def mirror_mark(stream_id: int, partition: int) -> bytes:
+    """Behind a mirrored message: this partition has it already. A field of ``Message`` that clients don't know, and skip."""
+    return _MARK + stream_id.to_bytes(8, "big") + partition.to_bytes(4, "big")
+
+
+def has_mark(payload: bytes, mark: bytes) -> bool:
+    """Whether ``mark`` is among those at the end of a message."""
+    end = len(payload)
+    while end >= MARK_BYTES and payload.startswith(_MARK, end - MARK_BYTES):
+        if payload.endswith(mark, 0, end):
+            return True
+        end -= MARK_BYTES
+    return False
 
 
 def open_envelope(data: bytes, kind: MessageType) -> bytes:

@@ -53,8 +53,10 @@ async def test_nothing_acked_is_lost_whoever_dies(cluster: ClusterProcesses) -> 
         for partition in range(PARTITIONS)
     ]
     readers = [asyncio.create_task(soak.read("reader", partition)) for partition in range(PARTITIONS)]
-    failover_s = await chaos(soak, random_)
-    soak.stopping = True
+    try:
+        failover_s = await chaos(soak, random_)
+    finally:
+        soak.stopping = True
     await asyncio.wait_for(asyncio.gather(*publishers), 60)
     await until_all_in_sync(cluster)
     logs = [await read_all(cluster, partition) for partition in range(PARTITIONS)]
@@ -189,12 +191,14 @@ async def test_rolling_restart_under_load_refuses_nothing_for_good(cluster: Clus
         asyncio.create_task(soak.publish(f"publisher{partition}", partition, random.Random(partition)))
         for partition in range(PARTITIONS)
     ]
-    for server_id in SERVERS:
-        assert await asyncio.to_thread(cluster.servers[server_id].stop) == 0
-        await asyncio.to_thread(cluster.start, server_id)
-        await until_all_in_sync(cluster)
-        await asyncio.to_thread(eventually, partial(has_new_acks, soak, time.monotonic()), 30)
-    soak.stopping = True
+    try:
+        for server_id in SERVERS:
+            assert await asyncio.to_thread(cluster.servers[server_id].stop) == 0
+            await asyncio.to_thread(cluster.start, server_id)
+            await until_all_in_sync(cluster)
+            await asyncio.to_thread(eventually, partial(has_new_acks, soak, time.monotonic()), 30)
+    finally:
+        soak.stopping = True
     await asyncio.wait_for(asyncio.gather(*publishers), 60)
     for partition, history in soak.histories.items():
         assert problems_of(history, await read_all(cluster, partition)) == []

@@ -5,6 +5,7 @@ Every value is published once and is unlike any other. Offsets are per partition
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 
 @dataclass(slots=True)
@@ -38,9 +39,13 @@ def problems_of(history: PartitionHistory, log: Sequence[bytes]) -> list[str]:
             problems.append(f"stored: {value!r} at offset {offset}, and its publisher was told that it wasn't")
         places[value] = offset
     for publisher, values in history.attempted.items():
-        stored = [places[value] for value in values if value in places]
-        if stored != sorted(stored):
-            problems.append(f"out of order: the messages of {publisher}")
+        stored = [(places[value], value) for value in values if value in places]
+        for (offset, value), (next_offset, next_value) in pairwise(stored):
+            if next_offset < offset:
+                problems.append(
+                    f"out of order: {publisher}: {next_value!r} at offset {next_offset}, and {value!r}, which was published "
+                    f"before it, at {offset}; acked at {history.acked.get(next_value)} and {history.acked.get(value)}"
+                )
     for reader, messages in history.read.items():
         problems += _problems_of_reader(reader, messages, log)
     return problems

@@ -15,6 +15,7 @@ from liftbridge.partition.replication.fetching import FetchingLimits, FollowedPa
 from liftbridge.partition.replication.leading import IsrChange, SyncLimits
 from liftbridge.partition.replication.serving import FetchServer, ServingLimits
 from liftbridge.partition.replication.sessions import LedPartition
+from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.replication import Fetch, decode_message
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,6 @@ _TICK_S = 0.1
 _CHANGE_TIMEOUT_S = 5.0
 #: How long a change of an ISR rests after the controller refused it or didn't answer.
 _CHANGE_RETRY_S = 0.5
-#: Subscribing fails while the transport is away.
-_SUBSCRIBE_RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +93,7 @@ class ReplicationExchange:
         return f"{self._prefix}answer.{self._server_id}.from."
 
     async def _subscribe(self, subject: str, sink: Callable[[list[Delivery]], None]) -> None:
-        while True:
-            try:
-                self._subscriptions.append(await self._transport.subscribe(subject, sink))
-                return
-            except TransportError as error:
-                logger.warning('subject "%s": can\'t subscribe yet: %s', subject, error)
-                await asyncio.sleep(_SUBSCRIBE_RETRY_S)
+        self._subscriptions.append(await subscribe_patiently(self._transport, subject, sink))
 
     async def stop(self) -> None:
         """Serves and fetches nothing more. Idempotent."""

@@ -1,0 +1,24 @@
+"""Subscribing however long the transport is away, for what a server can't do without."""
+
+import asyncio
+import logging
+
+from liftbridge.errors import TransportError
+from liftbridge.interfaces.transport import DeliverySink, Subscription, Transport
+
+logger = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+
+
+async def subscribe_patiently(
+    transport: Transport, subject: str, sink: DeliverySink, *, queue: str = "", echo: bool = True
+) -> Subscription:
+    """Like :meth:`Transport.subscribe`, again and again while the transport is away or too slow to answer. Raises only
+    what trying again can't help: ValueError for a subject that can't be subscribed to."""
+    while True:
+        try:
+            return await transport.subscribe(subject, sink, queue=queue, echo=echo)
+        except TransportError as error:
+            logger.warning('subject "%s": can\'t subscribe yet: %s', subject, error)
+            await asyncio.sleep(_RETRY_S)
