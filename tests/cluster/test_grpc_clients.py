@@ -176,6 +176,9 @@ async def test_clients_with_tls_are_served_and_those_without_http2_hung_up_on(
 def hung_up_without_http2(port: int) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as tls:
-        with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
-            assert tls.recv(100) == b""
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain) as tls,
+        contextlib.suppress(ConnectionResetError, ssl.SSLEOFError),
+    ):
+        assert tls.recv(100) == b""

@@ -1,0 +1,54 @@
+"""The pages' commands and code do what the pages say. Ports and folders are the test's own."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from broker_process import BrokerProcess
+
+_ROOT = Path(__file__).parents[2]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (_ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_tutorials_code_publishes_and_reads_back(new_broker: BrokerProcess) -> None:
+    new_broker.start()
+    (code,) = blocks("docs/tutorial/first-stream.md", "python")
+    assert "localhost:9292" in code
+    code = code.replace("localhost:9292", new_broker.address)
+    for offset in range(2):  # the page says that everything is there after a restart
+        done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+        if offset == 0:
+            assert done.returncode == 0, done.stderr
+            assert done.stdout == "stored at offset 0\n0 b'oslo' b'3.1'\n"
+        else:
+            assert "stream already exists" in done.stderr
+        assert new_broker.stop() == 0
+        new_broker.start()
+    dump = [*shlex.split(blocks("docs/tutorial/first-stream.md", "sh")[1])][1]
+    assert dump == "dump-log"
+    folders = [str(one) for one in (new_broker.data_dir / "streams").glob("*/") if one.is_dir()]
+    shown = subprocess.run(
+        [sys.executable, "-m", "liftbridge", dump, *folders], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert shown.returncode == 0
+    assert "3.1" in shown.stdout
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    commands = re.findall(r"^\| `liftbridge ([a-z-]+(?: [a-z]+)?)", (_ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "liftbridge", *command.split(), "--help"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
