@@ -125,6 +125,11 @@ class _BulkReads(TcpTransport):
         data: bytes = await super().read(READ_BYTES)
         return data
 
+    async def wait_closed(self) -> None:
+        """Each caller by itself: since Python 3.12 one that is cancelled would cancel all others."""
+        if self._io_writer is not None:
+            await asyncio.shield(self._io_writer.wait_closed())
+
     @property
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
