@@ -14,15 +14,24 @@ class MetadataEventKind(StrEnum):
     SERVER_DOWN = "server down"
     SERVER_DRAINING = "server draining"
     SERVER_REMOVED = "server removed"
+    CONSUMER_JOINED = "consumer joined"
+    CONSUMER_LEFT = "consumer left"
 
 
 @dataclass(frozen=True, slots=True)
 class MetadataEvent:
     """A committed change of metadata; ``index`` is its place in the consensus log. It is about some partitions of a
-    stream, or about a server; the other is empty."""
+    stream, about a server, or about a consumer of a group; the others are empty.
+
+    ``streams`` are those that a consumer joined for. ``expired``: it left because nothing was heard of it.
+    """
 
     index: int
     kind: MetadataEventKind
     stream: str
     partitions: tuple[int, ...] = ()
     server: str = ""
+    group: str = ""
+    consumer: str = ""
+    streams: tuple[str, ...] = ()
+    expired: bool = False
