@@ -238,7 +238,7 @@ def _serve(options: argparse.Namespace) -> int:
     _configure_logging(settings)
     for warning in settings.warnings:
         logging.getLogger(__name__).warning(warning)
-    from liftbridge.server import run as run_server
+    from liftbridge.running import run as run_server
 
     return run_server(settings, plugins)
 

@@ -9,16 +9,14 @@ import asyncio
 import contextlib
 import gc
 import logging
-import signal
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
+from liftbridge.activity import ACK_POLICIES, ActivityPublisher, ActivitySettings
 from liftbridge.broker.broker import Broker
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
+from liftbridge.broker.cursors import CursorHandlers
 from liftbridge.broker.forwarded import ForwardServer
 from liftbridge.broker.forwarding import Forwarder
 from liftbridge.broker.inboxes import InboxNames
@@ -32,6 +30,7 @@ from liftbridge.cluster.identity import Identity, load_identity
 from liftbridge.cluster.node import ClusterNode, NodeSettings, random_id
 from liftbridge.cluster.starting import StartedLeaders
 from liftbridge.config import Settings
+from liftbridge.cursors import Cursors
 from liftbridge.errors import ConfigError, LiftbridgeError, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.context import ConsensusContext, EndpointContext, LogStorageContext, PluginContext
@@ -51,7 +50,13 @@ from liftbridge.partition.cleaner import Cleaner
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.plugin_manager import PluginManager
-from liftbridge.stream_settings import describe_duration, describe_retention, exchange_limits, stream_defaults
+from liftbridge.stream_settings import (
+    describe_duration,
+    describe_retention,
+    exchange_limits,
+    internal_streams,
+    stream_defaults,
+)
 from liftbridge.version import version
 
 logger = logging.getLogger(__name__)
@@ -59,49 +64,6 @@ logger = logging.getLogger(__name__)
 _RETRY_S = 0.5
 _STOP_GRACE_S = 5.0
 _GARBAGE_THRESHOLD = 20_000
-
-
-def run(settings: Settings, plugins: PluginManager) -> int:
-    """Runs a server until SIGINT or SIGTERM; returns the exit code."""
-    return uvloop.run(_run(settings, plugins))
-
-
-async def _run(settings: Settings, plugins: PluginManager) -> int:
-    stop, hurry = asyncio.Event(), asyncio.Event()
-
-    def end() -> None:
-        """The second signal cuts short what the first one began."""
-        (hurry if stop.is_set() else stop).set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, end)
-    server = Server(settings, plugins)
-    try:
-        if await _finished_before(server.start(), stop, server.failed):
-            await _finished_before(stop.wait(), server.failed)
-            logger.info("Shutting down...")
-            await _finished_before(server.drain(), hurry, server.failed)
-    finally:
-        await server.stop()
-    return 0
-
-
-async def _finished_before(work: Coroutine[Any, Any, Any], *ends: "asyncio.Event | asyncio.Future[None]") -> bool:
-    """Whether the work was finished before one of the ends came; cancels it if not. Raises what the work raised, or
-    the end that is a future."""
-    working = asyncio.create_task(work)
-    ending = [one if isinstance(one, asyncio.Future) else asyncio.create_task(one.wait()) for one in ends]
-    try:
-        await asyncio.wait((working, *ending), return_when=asyncio.FIRST_COMPLETED)
-        for one in (working, *ending):
-            if one.done():
-                one.result()
-        return working.done()
-    finally:
-        mine = [one for one in (working, *ending) if isinstance(one, asyncio.Task)]
-        for task in mine:
-            task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
 
 
 @dataclass(slots=True)
@@ -161,7 +123,8 @@ class Server:
         partitions = self._partitions = await self._start_partitions(parts, controller)
         started = await self._answer_for_leaders(parts.transport, partitions)
         publishing = await self._start_publishing(parts, partitions)
-        await self._start_endpoints(self._make_broker(parts, partitions, controller, started, publishing))
+        cursors = self._make_cursors(partitions, node)
+        await self._start_endpoints(self._make_broker(parts, partitions, controller, started, publishing, cursors))
         await node.register(controller, self._advertised_host(), self._endpoints[0].port)
         assignments = LocalAssignments(
             self._state, self.server_id, self._incarnation, parts.router, stream_defaults(self._settings)
@@ -170,6 +133,8 @@ class Server:
         partitions.remove_orphans()
         self._run_in_background(self._keep_reconciled(assignments, partitions))
         self._run_in_background(Cleaner(partitions, self._clock).run())
+        if self._settings["activity.stream.enabled"]:
+            self._run_in_background(self._make_activity_publisher(partitions, controller).run())
         for endpoint in self._endpoints:
             endpoint.set_serving(True)
         node.establish()
@@ -235,6 +200,7 @@ class Server:
                     session_timeout_s=settings["clustering.session.timeout"],
                     rebalance_interval_s=settings["clustering.rebalance.interval"],
                 ),
+                internal_streams=internal_streams(settings),
             ),
             incarnation=self._incarnation,
             fail=self._fail,
@@ -300,6 +266,24 @@ class Server:
             self._exit.push_async_callback(one.stop)
         return publishing
 
+    def _make_cursors(self, partitions: PartitionManager, node: ClusterNode) -> Cursors:
+        return Cursors(
+            self._state,
+            partitions,
+            server_id=self.server_id,
+            holds_lease=lambda: node.holds_lease,
+            expected=bool(self._settings["cursors.stream.partitions"]),
+        )
+
+    def _make_activity_publisher(
+        self, partitions: PartitionManager, controller: MetadataController
+    ) -> ActivityPublisher:
+        settings = ActivitySettings(
+            ACK_POLICIES[self._settings["activity.stream.publish.ack.policy"]],
+            self._settings["activity.stream.publish.timeout"],
+        )
+        return ActivityPublisher(self._state, partitions, settings, controller.activity_published)
+
     def _make_broker(
         self,
         parts: _Parts,
@@ -307,6 +291,7 @@ class Server:
         controller: MetadataController,
         started: StartedLeaders,
         publishing: Publishing,
+        cursors: Cursors,
     ) -> Broker:
         return Broker(
             self._state,
@@ -314,6 +299,7 @@ class Server:
             publishing,
             StreamHandlers(controller, started, parts.router, self._clock),
             ClusterMetadataHandlers(self._state, partitions),
+            CursorHandlers(cursors),
         )
 
     async def _start_endpoints(self, broker: Broker) -> None:

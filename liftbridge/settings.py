@@ -29,6 +29,14 @@ def _segment_bytes(value: int) -> str | None:
     return None if 1 <= value < 1 << 31 else "must be from 1 byte to less than 2GiB"
 
 
+def _internal_partitions(value: int) -> str | None:
+    return None if 0 <= value <= 4096 else "must be from 0 to 4096"
+
+
+def _internal_replicas(value: int) -> str | None:
+    return None if value == -1 or value > 0 else "must be -1 or more than 0"
+
+
 def _not_encrypted(value: bool) -> str | None:
     """Accepting it would store in the clear what somebody wants to be secret."""
     return "encryption is not built yet, and nothing would be encrypted" if value else None
@@ -211,18 +219,42 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         check=_positive,
     ),
     # --- internal streams and groups
-    Setting("activity.stream.enabled", _BOOLEAN, False, "Comes with the activity stream."),
-    Setting("activity.stream.publish.timeout", _DURATION, 5.0, "Comes with the activity stream.", check=_positive),
+    Setting(
+        "activity.stream.enabled",
+        _BOOLEAN,
+        False,
+        "Tell of streams and groups that come, go and change in the stream __activity; the same on all servers.",
+    ),
+    Setting(
+        "activity.stream.publish.timeout",
+        _DURATION,
+        5.0,
+        "How long an event may take until its ack; after that there is a warning, and the events behind it wait.",
+        check=_positive,
+    ),
     Setting(
         "activity.stream.publish.ack.policy",
         _STRING,
         "all",
-        "Comes with the activity stream.",
+        "When an event counts as published; with less than all, a failover can lose events.",
         choices=("none", "leader", "all"),
     ),
-    Setting("cursors.stream.partitions", _INTEGER, 0, "Comes with cursors.", check=_not_negative),
-    Setting("cursors.stream.replication.factor", _INTEGER, -1, "Comes with cursors."),
-    Setting("cursors.stream.auto.pause.time", _DURATION, 60.0, "Comes with cursors.", check=_not_negative),
+    Setting(
+        "cursors.stream.partitions",
+        _INTEGER,
+        0,
+        "Partitions of the stream __cursors when it is made; 0 is no cursors. The same on all servers.",
+        check=_internal_partitions,
+    ),
+    Setting(
+        "cursors.stream.replication.factor",
+        _INTEGER,
+        -1,
+        "Replicas of each partition of __cursors, as far as there are servers; -1 is one on every server, up to the "
+        "quorum's size.",
+        check=_internal_replicas,
+    ),
+    Setting("cursors.stream.auto.pause.time", _DURATION, 60.0, "Comes with auto pause.", check=_not_negative),
     Setting("groups.consumer.timeout", _DURATION, 15.0, "Comes with consumer groups.", check=_positive),
     Setting("groups.coordinator.timeout", _DURATION, 15.0, "Comes with consumer groups.", check=_positive),
 )

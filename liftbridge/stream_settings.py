@@ -5,11 +5,16 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from liftbridge.config import Settings
-from liftbridge.metadata.config import StreamDefaults
+from liftbridge.metadata.config import StreamConfig, StreamDefaults
+from liftbridge.metadata.internal_streams import ALL_SERVERS, InternalStream
+from liftbridge.metadata.model import ACTIVITY_STREAM, CURSORS_STREAM
 from liftbridge.partition.durability import Durability
 from liftbridge.partition.replication.exchange import ExchangeLimits
 from liftbridge.partition.replication.leading import SyncLimits
 from liftbridge.partition.replication.serving import ServingLimits
+
+#: Cursors are read anew when their leader changes, and what compaction can't reach yet is this much at most.
+_CURSORS_SEGMENT_BYTES = 16 * 1024 * 1024
 
 
 def exchange_limits(settings: Mapping[str, Any]) -> ExchangeLimits:
@@ -57,6 +62,35 @@ def _defaults(settings: Mapping[str, Any]) -> StreamDefaults:
         batch_max_messages=settings["batch.max.messages"],
         max_message_bytes=settings["clustering.replication.max.bytes"],
     )
+
+
+def internal_streams(settings: Mapping[str, Any]) -> tuple[InternalStream, ...]:
+    """The streams that the cluster keeps for itself, as far as they are asked for. Cursors are kept until somebody deletes
+    the stream, whatever the limits for others are."""
+    namespace = settings["clustering.namespace"]
+    streams = []
+    if settings["activity.stream.enabled"]:
+        streams.append(InternalStream(ACTIVITY_STREAM, f"{namespace}.activity", 1, ALL_SERVERS))
+    if settings["cursors.stream.partitions"]:
+        config = StreamConfig(
+            retention_max_bytes=0,
+            retention_max_messages=0,
+            retention_max_age_ms=0,
+            segment_max_bytes=_CURSORS_SEGMENT_BYTES,
+            compact_enabled=True,
+            auto_pause_time_ms=int(settings["cursors.stream.auto.pause.time"] * 1000),
+            auto_pause_disable_if_subscribers=True,
+        )
+        streams.append(
+            InternalStream(
+                CURSORS_STREAM,
+                f"{namespace}.cursors",
+                settings["cursors.stream.partitions"],
+                settings["cursors.stream.replication.factor"],
+                config,
+            )
+        )
+    return tuple(streams)
 
 
 def describe_retention(settings: Mapping[str, Any]) -> str:

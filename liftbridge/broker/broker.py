@@ -7,6 +7,7 @@ from liftbridge.broker.api import CallContext, PublishReply, ResponseSink, Unary
 from liftbridge.broker.api import PublishSession as PublishSessionApi
 from liftbridge.broker.api import Subscription as SubscriptionApi
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
+from liftbridge.broker.cursors import CursorHandlers
 from liftbridge.broker.publishing import Publishing
 from liftbridge.broker.session import PublishSession
 from liftbridge.broker.single_publishing import SinglePublishing
@@ -28,6 +29,7 @@ class Broker:
         publishing: Publishing,
         streams: StreamHandlers,
         cluster_metadata: ClusterMetadataHandlers,
+        cursors: CursorHandlers,
     ) -> None:
         self._state = state
         self._partitions = partitions
@@ -35,6 +37,7 @@ class Broker:
         self._single = SinglePublishing(publishing)
         self._streams = streams
         self._cluster_metadata = cluster_metadata
+        self._cursors = cursors
 
     def unary_handlers(self) -> Mapping[str, UnaryHandler]:
         return {
@@ -43,6 +46,8 @@ class Broker:
             "FetchMetadata": self._cluster_metadata.fetch_metadata,
             "FetchPartitionMetadata": self._cluster_metadata.fetch_partition_metadata,
             "PublishToSubject": self._single.publish_to_subject,
+            "SetCursor": self._cursors.set_cursor,
+            "FetchCursor": self._cursors.fetch_cursor,
             **unimplemented_handlers(),
         }
 

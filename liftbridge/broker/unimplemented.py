@@ -8,8 +8,6 @@ from liftbridge.errors import Unimplemented
 _METHODS = (
     "PauseStream",
     "SetStreamReadonly",
-    "SetCursor",
-    "FetchCursor",
     "JoinConsumerGroup",
     "LeaveConsumerGroup",
     "FetchConsumerGroupAssignments",

@@ -3,9 +3,10 @@
 from liftbridge.errors import InvalidRequest, Unimplemented
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.config import StreamConfig
+from liftbridge.metadata.model import ACTIVITY_STREAM, CURSORS_STREAM
 from liftbridge.protocol.generated import api_pb2 as api
 
-RESERVED_STREAMS = ("__activity", "__cursors")
+RESERVED_STREAMS = (ACTIVITY_STREAM, CURSORS_STREAM)
 
 #: NATS subjects and file systems both have trouble with more.
 MAX_NAME_BYTES = 255

@@ -17,7 +17,8 @@ from liftbridge.errors import ConsensusError, LiftbridgeError, NoResponders, Tra
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.transport import Delivery, Transport
 from liftbridge.metadata.asking import controller_subject
-from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, encode_command
+from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, CreateStream, encode_command
+from liftbridge.metadata.internal_streams import InternalStreams
 from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
 from liftbridge.patience import subscribe_patiently
@@ -47,6 +48,7 @@ class ClusterController:
         cluster_id: str,
         server_id: str,
         max_voters: int,
+        internal_streams: InternalStreams,
     ) -> None:
         self._transport = transport
         self._consensus = consensus
@@ -58,14 +60,17 @@ class ClusterController:
         self._cluster_id = cluster_id
         self._server_id = server_id
         self._max_voters = max_voters
+        self._internal_streams = internal_streams
         self._changed = asyncio.Event()
         self._leader_changed = asyncio.Event()
         self._voters_due = asyncio.Event()
         self._probing_due = asyncio.Event()
+        self._internal_streams_due = asyncio.Event()
         self._previous_leader = ""
         state.subscribe(self._changed.set)
         state.subscribe(self._voters_due.set)
         state.subscribe(self._probing_due.set)
+        state.subscribe(self._internal_streams_due.set)
         consensus.on_leader_change(self._note_leader)
         transport.on_connection_change(lambda _connected: self._changed.set())
 
@@ -121,9 +126,10 @@ class ClusterController:
             async with asyncio.TaskGroup() as background:
                 promoting = background.create_task(self._promote())
                 probing = background.create_task(self._probe(core))
+                keeping = background.create_task(self._keep_internal_streams())
                 await self._decide(core)
-                promoting.cancel()
-                probing.cancel()
+                for task in (promoting, probing, keeping):
+                    task.cancel()
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 
@@ -135,17 +141,17 @@ class ClusterController:
                 await self._changed.wait()
                 continue
             for command in core.plan(self._clock.monotonic_ns()):
-                logger.info("Controller: %s", _describe(command))
-                await self._propose(command)
+                await self._propose(command, look_again=self._changed)
             await self._wait_for_change()
 
-    async def _propose(self, command: Command) -> None:
+    async def _propose(self, command: Command, *, look_again: asyncio.Event) -> None:
+        logger.info("Controller: %s", _describe(command))
         try:
             await self._consensus.propose(encode_command(command), timeout_s=_PROPOSE_S)
         except ConsensusError as error:
             # Not needed any more, or planned again: whichever it is, the next look at the state shows it.
             logger.warning("The controller's change was not committed: %s", error)
-            self._changed.set()
+            look_again.set()
             await asyncio.sleep(_RETRY_S)
 
     async def _wait_for_change(self) -> None:
@@ -156,6 +162,19 @@ class ClusterController:
 
     def _has_others(self) -> bool:
         return any(server_id != self._server_id for server_id in self._state.servers)
+
+    async def _keep_internal_streams(self) -> None:
+        """The cluster's own streams are as the settings want them, whoever comes."""
+        while True:
+            self._internal_streams_due.clear()
+            try:
+                commands = list(self._internal_streams.plan(self._state, self._policy, self._clock.time_ns()))
+            except LiftbridgeError as error:
+                logger.error("The cluster's own streams can't be placed now: %s", error)
+                commands = []
+            for command in commands:
+                await self._propose(command, look_again=self._internal_streams_due)
+            await self._internal_streams_due.wait()
 
     # --- hearing ------------------------------------------------------------------------------------------------------
 
@@ -245,4 +264,7 @@ def _describe(command: Command) -> str:
             elected = sum(bool(one.leader) for one in command.changes)
             offline = sum(one.leader == "" for one in command.changes)
             return f"{len(command.changes)} partitions change: {elected} get another leader, {offline} go offline"
+        case CreateStream():
+            replicas = ", ".join(command.placements[0].replicas)
+            return f"stream {command.name} is made, with {len(command.placements)} partitions on {replicas}"
     return type(command).__name__

@@ -31,6 +31,7 @@ from liftbridge.interfaces.transport import Transport
 from liftbridge.metadata.asking import ControllerClient
 from liftbridge.metadata.commands import RegisterServer
 from liftbridge.metadata.controller import MetadataController
+from liftbridge.metadata.internal_streams import InternalStream, InternalStreams
 from liftbridge.metadata.model import ServerStatus
 from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
@@ -57,6 +58,7 @@ class NodeSettings:
     bootstrap: Bootstrap
     heartbeat_s: float = 0.25
     control: ControlSettings = field(default_factory=ControlSettings)
+    internal_streams: tuple[InternalStream, ...] = ()
 
     def __post_init__(self) -> None:
         longest_s = self.control.session_timeout_s / 2
@@ -165,6 +167,9 @@ class ClusterNode:
             cluster_id=self._identity.cluster_id,
             server_id=self._identity.server_id,
             max_voters=self._settings.bootstrap.max_voters,
+            internal_streams=InternalStreams(
+                self._settings.internal_streams, max_replicas=self._settings.bootstrap.max_voters
+            ),
         )
 
     async def register(self, controller: MetadataController, host: str, port: int) -> None:

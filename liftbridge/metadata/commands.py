@@ -82,7 +82,14 @@ class ChangeServer:
     incarnation: str = ""
 
 
-Command = RegisterServer | CreateStream | DeleteStream | ChangePartitions | ChangeServer
+@dataclass(frozen=True, slots=True)
+class ActivityPublished:
+    """The activity stream has every event up to this index."""
+
+    up_to_index: int
+
+
+Command = RegisterServer | CreateStream | DeleteStream | ChangePartitions | ChangeServer | ActivityPublished
 
 
 def encode_command(command: Command, request_id: str = "") -> bytes:
@@ -140,6 +147,8 @@ def _to_proto(command: Command) -> internal.Command:
                     status=internal.ServerStatus.Name(command.status),
                 )
             )
+        case ActivityPublished():
+            return internal.Command(activity_published=internal.ActivityPublished(up_to_index=command.up_to_index))
 
 
 def _change_to_proto(change: PartitionChange) -> internal.PartitionChange:
@@ -176,6 +185,8 @@ def _from_proto(message: internal.Command) -> Command:
         case "change_server":
             change = message.change_server
             return ChangeServer(change.server_id, _status(change.status), change.incarnation)
+        case "activity_published":
+            return ActivityPublished(message.activity_published.up_to_index)
     raise ProtocolError("a metadata command of a kind that this version doesn't know")
 
 

@@ -16,6 +16,7 @@ from liftbridge.errors import (
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.metadata.asking import ControllerClient
 from liftbridge.metadata.commands import (
+    ActivityPublished,
     ChangePartitions,
     ChangeServer,
     Command,
@@ -120,6 +121,10 @@ class MetadataController:
     async def delete_stream(self, name: str, *, timeout_s: float) -> None:
         """Deletes a stream and its data. A server that lags may not know the stream yet: so it is asked for, always."""
         await self._propose(DeleteStream(name), timeout_s)
+
+    async def activity_published(self, up_to_index: int, timeout_s: float) -> None:
+        """The activity stream has every event up to this index, so nobody need remember them."""
+        await self._propose(ActivityPublished(up_to_index), timeout_s)
 
     # --- partitions ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,9 @@ from enum import IntEnum
 
 from liftbridge.metadata.config import StreamConfig
 
+#: Streams that the cluster keeps for itself.
+ACTIVITY_STREAM, CURSORS_STREAM = "__activity", "__cursors"
+
 
 class ServerStatus(IntEnum):
     """What the cluster expects of a server; numbers are those of internal.proto.

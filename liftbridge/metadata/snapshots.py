@@ -1,8 +1,9 @@
 """The bytes of the whole metadata, and of outcomes. Snapshots of older versions load: what they lack has its default."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from liftbridge.metadata.activity_outbox import ActivityEntry, ActivityOutbox
 from liftbridge.metadata.config import StreamConfig
 from liftbridge.metadata.model import (
     Applied,
@@ -26,6 +27,7 @@ class MetadataSnapshot:
     streams: Mapping[str, StreamState]
     applied_index: int
     outcomes: Mapping[str, Outcome]
+    activity: ActivityOutbox = field(default_factory=ActivityOutbox)
 
 
 def encode_snapshot(snapshot: MetadataSnapshot) -> bytes:
@@ -38,6 +40,8 @@ def encode_snapshot(snapshot: MetadataSnapshot) -> bytes:
             internal.RememberedOutcome(request_id=request_id, outcome=outcome_to_proto(outcome))
             for request_id, outcome in snapshot.outcomes.items()
         ],
+        activity=[internal.ActivityEntry(index=one.index, event=one.event) for one in snapshot.activity],
+        activity_lost=snapshot.activity.lost,
     ).SerializeToString(deterministic=True)
 
 
@@ -48,6 +52,9 @@ def decode_snapshot(data: bytes) -> MetadataSnapshot:
         streams={one.name: _stream_from_proto(one) for one in message.streams},
         applied_index=max((message.applied_index, *_known_indexes(message.streams))),
         outcomes={one.request_id: outcome_from_proto(one.outcome) for one in message.outcomes},
+        activity=ActivityOutbox(
+            (ActivityEntry(one.index, one.event) for one in message.activity), message.activity_lost
+        ),
     )
 
 

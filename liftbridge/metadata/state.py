@@ -12,7 +12,9 @@ from types import MappingProxyType
 
 from liftbridge.errors import ProtocolError
 from liftbridge.interfaces.events import MetadataEvent, MetadataEventKind
+from liftbridge.metadata.activity_outbox import ActivityOutbox
 from liftbridge.metadata.commands import (
+    ActivityPublished,
     ChangePartitions,
     ChangeServer,
     Command,
@@ -24,6 +26,7 @@ from liftbridge.metadata.commands import (
     decode_command,
 )
 from liftbridge.metadata.model import (
+    ACTIVITY_STREAM,
     Applied,
     PartitionState,
     RefusalReason,
@@ -71,6 +74,8 @@ class MetadataState:
         self._outcomes: dict[str, Applied | Refused] = {}
         self._on_change: list[Callable[[], None]] = []
         self._on_event: list[Callable[[MetadataEvent], None]] = []
+        #: What the activity stream is to get; empty while there is none.
+        self.activity = ActivityOutbox()
         self.applied_index = 0
         self.version = 0
 
@@ -133,6 +138,9 @@ class MetadataState:
                 return self._change_partitions(index, command)
             case ChangeServer():
                 return self._change_server(index, command)
+            case ActivityPublished():
+                self.activity.published(command.up_to_index)
+                return Applied(index)
 
     # --- servers ------------------------------------------------------------------------------------------------------
 
@@ -222,6 +230,8 @@ class MetadataState:
         if stream is None:
             return Refused(RefusalReason.NO_SUCH_STREAM, "stream does not exist")
         del self._names[stream.stream_id]
+        if command.name == ACTIVITY_STREAM:
+            self.activity.clear()
         everything = range(len(stream.partitions))
         self._tell(index, MetadataEventKind.STREAM_DELETED, stream=command.name, partitions=everything)
         return Applied(index)
@@ -276,6 +286,8 @@ class MetadataState:
         self, index: int, kind: MetadataEventKind, *, stream: str = "", partitions: Iterable[int] = (), server: str = ""
     ) -> None:
         event = MetadataEvent(index, kind, stream, tuple(partitions), server)
+        if ACTIVITY_STREAM in self._streams:
+            self.activity.record(event)
         for callback in self._on_event:
             callback(event)
 
@@ -287,7 +299,9 @@ class MetadataState:
     # --- snapshots ----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        return encode_snapshot(MetadataSnapshot(self._servers, self._streams, self.applied_index, self._outcomes))
+        return encode_snapshot(
+            MetadataSnapshot(self._servers, self._streams, self.applied_index, self._outcomes, self.activity)
+        )
 
     def restore(self, data: bytes) -> None:
         snapshot = decode_snapshot(data)
@@ -295,5 +309,6 @@ class MetadataState:
         self._streams = dict(snapshot.streams)
         self._names = {stream.stream_id: name for name, stream in self._streams.items()}
         self._outcomes = dict(snapshot.outcomes)
+        self.activity = snapshot.activity
         self.applied_index = snapshot.applied_index
         self._changed()

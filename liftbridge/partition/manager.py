@@ -126,6 +126,20 @@ class PartitionManager:
             except TimeoutError:
                 logger.warning("stream %d: its partitions are not all started after %.1f s", stream_id, timeout_s)
 
+    async def wait_leading(self, stream: str, number: int) -> LocalPartition:
+        """Returns the partition once this server leads it, which it may not do any more by then."""
+        local: LocalPartition | None = None
+
+        def leads() -> bool:
+            nonlocal local
+            local = self.get(stream, number)
+            return local is not None and local.is_leader
+
+        async with self._changed:
+            await self._changed.wait_for(leads)
+        assert local is not None
+        return local
+
     # --- reconciling --------------------------------------------------------------------------------------------------
 
     async def reconcile(self, assignments: Iterable[Assignment]) -> None:

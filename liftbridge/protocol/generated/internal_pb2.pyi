@@ -19,20 +19,22 @@ DRAINING: ServerStatus
 GONE: ServerStatus
 
 class Command(_message.Message):
-    __slots__ = ("register_server", "create_stream", "delete_stream", "change_partitions", "change_server", "request_id")
+    __slots__ = ("register_server", "create_stream", "delete_stream", "change_partitions", "change_server", "activity_published", "request_id")
     REGISTER_SERVER_FIELD_NUMBER: _ClassVar[int]
     CREATE_STREAM_FIELD_NUMBER: _ClassVar[int]
     DELETE_STREAM_FIELD_NUMBER: _ClassVar[int]
     CHANGE_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CHANGE_SERVER_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITY_PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     register_server: RegisterServer
     create_stream: CreateStream
     delete_stream: DeleteStream
     change_partitions: ChangePartitions
     change_server: ChangeServer
+    activity_published: ActivityPublished
     request_id: str
-    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ..., change_partitions: _Optional[_Union[ChangePartitions, _Mapping]] = ..., change_server: _Optional[_Union[ChangeServer, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ..., change_partitions: _Optional[_Union[ChangePartitions, _Mapping]] = ..., change_server: _Optional[_Union[ChangeServer, _Mapping]] = ..., activity_published: _Optional[_Union[ActivityPublished, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RegisterServer(_message.Message):
     __slots__ = ("server_id", "host", "port", "incarnation", "unclean")
@@ -112,6 +114,12 @@ class DeleteStream(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class ActivityPublished(_message.Message):
+    __slots__ = ("up_to_index",)
+    UP_TO_INDEX_FIELD_NUMBER: _ClassVar[int]
+    up_to_index: int
+    def __init__(self, up_to_index: _Optional[int] = ...) -> None: ...
+
 class StreamConfig(_message.Message):
     __slots__ = ("retention_max_bytes", "retention_max_messages", "retention_max_age_ms", "cleaner_interval_ms", "segment_max_bytes", "segment_max_age_ms", "compact_enabled", "compact_max_workers", "auto_pause_time_ms", "auto_pause_disable_if_subscribers", "min_isr", "optimistic_concurrency_control", "encryption")
     RETENTION_MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -143,16 +151,28 @@ class StreamConfig(_message.Message):
     def __init__(self, retention_max_bytes: _Optional[int] = ..., retention_max_messages: _Optional[int] = ..., retention_max_age_ms: _Optional[int] = ..., cleaner_interval_ms: _Optional[int] = ..., segment_max_bytes: _Optional[int] = ..., segment_max_age_ms: _Optional[int] = ..., compact_enabled: _Optional[bool] = ..., compact_max_workers: _Optional[int] = ..., auto_pause_time_ms: _Optional[int] = ..., auto_pause_disable_if_subscribers: _Optional[bool] = ..., min_isr: _Optional[int] = ..., optimistic_concurrency_control: _Optional[bool] = ..., encryption: _Optional[bool] = ...) -> None: ...
 
 class MetadataSnapshot(_message.Message):
-    __slots__ = ("servers", "streams", "applied_index", "outcomes")
+    __slots__ = ("servers", "streams", "applied_index", "outcomes", "activity", "activity_lost")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITY_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITY_LOST_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     streams: _containers.RepeatedCompositeFieldContainer[Stream]
     applied_index: int
     outcomes: _containers.RepeatedCompositeFieldContainer[RememberedOutcome]
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., applied_index: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[RememberedOutcome, _Mapping]]] = ...) -> None: ...
+    activity: _containers.RepeatedCompositeFieldContainer[ActivityEntry]
+    activity_lost: int
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., applied_index: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[RememberedOutcome, _Mapping]]] = ..., activity: _Optional[_Iterable[_Union[ActivityEntry, _Mapping]]] = ..., activity_lost: _Optional[int] = ...) -> None: ...
+
+class ActivityEntry(_message.Message):
+    __slots__ = ("index", "event")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    event: bytes
+    def __init__(self, index: _Optional[int] = ..., event: _Optional[bytes] = ...) -> None: ...
 
 class RememberedOutcome(_message.Message):
     __slots__ = ("request_id", "outcome")
@@ -225,6 +245,18 @@ class Partition(_message.Message):
     paused: bool
     readonly: bool
     def __init__(self, replicas: _Optional[_Iterable[str]] = ..., isr: _Optional[_Iterable[str]] = ..., leader: _Optional[str] = ..., leader_epoch: _Optional[int] = ..., partition_epoch: _Optional[int] = ..., paused: _Optional[bool] = ..., readonly: _Optional[bool] = ...) -> None: ...
+
+class Cursor(_message.Message):
+    __slots__ = ("stream", "partition", "cursor_id", "offset")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    partition: int
+    cursor_id: str
+    offset: int
+    def __init__(self, stream: _Optional[str] = ..., partition: _Optional[int] = ..., cursor_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class ControlRequest(_message.Message):
     __slots__ = ("cluster_id", "sender", "timeout_ms", "proposal", "suspect_leader", "join", "show_cluster", "drain_server", "remove_server", "transfer_leader")

@@ -1,0 +1,84 @@
+"""The activity stream on real brokers: each event once, in order, whoever dies meanwhile."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from api_client import ApiClient
+from broker_process import BrokerProcess
+
+from liftbridge.protocol.generated import api_pb2 as api
+
+ACTIVITY = ("--set", "activity.stream.enabled=true")
+
+
+async def read_events(client: ApiClient, count: int) -> list[api.ActivityStreamEvent]:
+    """The first so many."""
+    messages = await client.messages(count, stream="__activity", startPosition=api.StartPosition.EARLIEST)
+    assert [message.offset for message in messages] == list(range(count))
+    assert all(not message.key for message in messages)
+    return [api.ActivityStreamEvent.FromString(message.value) for message in messages]
+
+
+def created(events: Sequence[api.ActivityStreamEvent]) -> list[str]:
+    return [event.createStreamOp.stream for event in events if event.op == api.CREATE_STREAM]
+
+
+def assert_increasing(events: Sequence[api.ActivityStreamEvent]) -> None:
+    ids = [event.id for event in events]
+    assert ids == sorted(set(ids))
+
+
+@pytest.fixture
+def activity_broker(tmp_path: Path) -> BrokerProcess:
+    return BrokerProcess(tmp_path / "data", *ACTIVITY)
+
+
+async def test_events_tell_what_happened_beginning_with_the_stream_itself(activity_broker: BrokerProcess) -> None:
+    activity_broker.start()
+    try:
+        async with ApiClient(activity_broker.address) as client:
+            await client("CreateStream", name="s", subject="s", partitions=3)
+            await client("DeleteStream", name="s")
+            first, second, third = await read_events(client, 3)
+        assert_increasing([first, second, third])
+        assert first == api.ActivityStreamEvent(
+            id=first.id, op=api.CREATE_STREAM, createStreamOp=api.CreateStreamOp(stream="__activity", partitions=[0])
+        )
+        assert second == api.ActivityStreamEvent(
+            id=second.id, op=api.CREATE_STREAM, createStreamOp=api.CreateStreamOp(stream="s", partitions=[0, 1, 2])
+        )
+        assert third == api.ActivityStreamEvent(
+            id=third.id, op=api.DELETE_STREAM, deleteStreamOp=api.DeleteStreamOp(stream="s")
+        )
+    finally:
+        activity_broker.kill()
+
+
+@pytest.mark.parametrize("policy", ["none", "leader", "all"])
+async def test_kills_and_restarts_neither_lose_nor_repeat_an_event(
+    activity_broker: BrokerProcess, policy: str
+) -> None:
+    activity_broker.arguments += ["--set", f"activity.stream.publish.ack.policy={policy}"]
+    activity_broker.arguments += ["--set", "clustering.raft.snapshot.threshold=20"]
+    names = [f"s{number}" for number in range(60)]
+    try:
+        for start in range(0, len(names), 20):
+            activity_broker.start()
+            async with ApiClient(activity_broker.address) as client:
+                for name in names[start : start + 20]:
+                    await client("CreateStream", name=name, subject=name)
+                if start == 20:
+                    await client("Publish", stream="__activity", value=b"\xff no event")
+            activity_broker.kill() if start % 40 == 0 else activity_broker.stop()
+        activity_broker.start()
+        async with ApiClient(activity_broker.address) as client:
+            await client("CreateStream", name="last", subject="last")
+            messages = await client.messages(
+                len(names) + 3, stream="__activity", startPosition=api.StartPosition.EARLIEST
+            )
+        events = [api.ActivityStreamEvent.FromString(one.value) for one in messages if one.value[0] != 0xFF]
+        assert_increasing(events)
+        assert created(events) == ["__activity", *names, "last"]
+    finally:
+        activity_broker.kill()
