@@ -56,9 +56,7 @@ async def test_events_tell_what_happened_beginning_with_the_stream_itself(activi
 
 
 @pytest.mark.parametrize("policy", ["none", "leader", "all"])
-async def test_kills_and_restarts_neither_lose_nor_repeat_an_event(
-    activity_broker: BrokerProcess, policy: str
-) -> None:
+async def test_kills_and_restarts_neither_lose_nor_repeat_an_event(activity_broker: BrokerProcess, policy: str) -> None:
     activity_broker.arguments += ["--set", f"activity.stream.publish.ack.policy={policy}"]
     activity_broker.arguments += ["--set", "clustering.raft.snapshot.threshold=20"]
     names = [f"s{number}" for number in range(60)]
