@@ -17,7 +17,7 @@ from liftbridge.interfaces.provider import Seam
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that servers were started with; none really runs."""
-    from liftbridge import server
+    from liftbridge import running
 
     started: list[Settings] = []
 
@@ -25,7 +25,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         started.append(settings)
         return 0
 
-    monkeypatch.setattr(server, "run", run)
+    monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(cli, "_configure_logging", lambda settings: None)
     return started
 
@@ -103,12 +103,12 @@ def test_wrong_request_is_one_line_and_exit_code_2(
 def test_failure_is_one_line_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, served: list[Settings], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from liftbridge import server
+    from liftbridge import running
 
     def fail(settings: Settings, plugins: object) -> int:
         raise TransportError("failed to connect to NATS")
 
-    monkeypatch.setattr(server, "run", fail)
+    monkeypatch.setattr(running, "run", fail)
     assert cli.run(["serve"]) == 1
     assert capsys.readouterr().err == "liftbridge: failed to connect to NATS\n"
 
