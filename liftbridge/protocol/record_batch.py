@@ -203,3 +203,18 @@ def iter_records(body: bytes | memoryview) -> Iterator[RecordSlice]:
             raise ProtocolError(f"{len(body) - position} stray bytes at the end of a batch") from None
         yield RecordSlice(decode_offset(body, position + RECORD_OFFSET_POSITION), position, end)
         position = end
+
+
+def cut_batch(batch: RecordBatch, end_offset: int) -> RecordBatch:
+    """The batch without its records at ``end_offset`` and above."""
+    body = batch.data[HEADER_BYTES:]
+    kept = [record for record in iter_records(body) if record.offset < end_offset]
+    return encode_batch(
+        body[: kept[-1].end] if kept else b"",
+        base_offset=batch.base_offset,
+        end_offset=end_offset,
+        record_count=len(kept),
+        leader_epoch=batch.leader_epoch,
+        timestamp_ns=batch.timestamp_ns,
+        attributes=batch.data[ATTRIBUTES_POSITION],
+    )

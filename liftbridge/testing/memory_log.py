@@ -1,23 +1,58 @@
 """Log storage in memory: the twin that the suite holds to the same promises as the real one."""
 
 import threading
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from liftbridge.errors import LogClosed, LogDeleted, OffsetOutOfRange
 from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
 from liftbridge.interfaces.records import RecordBatch
-from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch, iter_records
-
-_Segments = tuple[tuple[RecordBatch, ...], ...]
+from liftbridge.protocol.record_batch import cut_batch
 
 
-class _Content(NamedTuple):
-    """What would be on the disk."""
+@dataclass(slots=True)
+class _Segment:
+    """Batches that retention drops together, from ``base_offset`` on, and sums over them."""
+
+    base_offset: int = 0
+    batches: list[RecordBatch] = field(default_factory=list)
+    base_offsets: list[int] = field(default_factory=list)
+    size_bytes: int = 0
+    record_count: int = 0
+
+    def add(self, batch: RecordBatch) -> None:
+        self.batches.append(batch)
+        self.base_offsets.append(batch.base_offset)
+        self.size_bytes += len(batch.data)
+        self.record_count += batch.record_count
+
+    def place_of(self, offset: int) -> int:
+        """Which of the batches holds ``offset``, or is the next behind it."""
+        place = max(0, bisect_right(self.base_offsets, offset) - 1)
+        return place if self.batches[place].end_offset > offset else place + 1
+
+
+@dataclass(slots=True)
+class _Content:
+    """What would be on the disk. Only the last segment may be empty."""
 
     start_offset: int = 0
     end_offset: int = 0
-    segments: _Segments = ((),)
+    size_bytes: int = 0
+    segments: list[_Segment] = field(default_factory=lambda: [_Segment()])
+
+    def add(self, batch: RecordBatch) -> None:
+        self.segments[-1].add(batch)
+        self.size_bytes += len(batch.data)
+        self.end_offset = batch.end_offset
+
+    def batches(self, offset: int) -> Iterator[RecordBatch]:
+        """From the one that holds ``offset``, or is the next behind it."""
+        number = max(0, bisect_right(self.segments, offset, key=lambda one: one.base_offset) - 1)
+        for segment in self.segments[number:]:
+            if segment.batches:
+                yield from segment.batches[segment.place_of(offset) :]
 
 
 class MemoryLogStorage(LogStorage):
@@ -41,8 +76,7 @@ class MemoryLogStorage(LogStorage):
 
 
 class MemoryLog(PartitionLog):
-    """See :class:`liftbridge.interfaces.log.PartitionLog`. Segments are tuples of batches; the content is replaced as a
-    whole, so a reader in another thread always has one that is consistent."""
+    """See :class:`liftbridge.interfaces.log.PartitionLog`. One lock for everything that looks into the content."""
 
     def __init__(self, contents: dict[LogId, _Content], log_id: LogId, settings: LogSettings) -> None:
         self._contents = contents
@@ -62,19 +96,21 @@ class MemoryLog(PartitionLog):
 
     @property
     def size_bytes(self) -> int:
-        return sum(len(batch.data) for batch in _flat(self._content.segments))
+        return self._content.size_bytes
 
     @property
     def last_timestamp_ns(self) -> int:
-        batches = _flat(self._content.segments)
-        return batches[-1].timestamp_ns if batches else 0
+        with self._lock:
+            last = next((one for one in reversed(self._content.segments) if one.batches), None)
+            return last.batches[-1].timestamp_ns if last else 0
 
     @property
     def epochs(self) -> Sequence[EpochStart]:
         starts: list[EpochStart] = []
-        for batch in _flat(self._content.segments):
-            if not starts or batch.leader_epoch != starts[-1].leader_epoch:
-                starts.append(EpochStart(batch.leader_epoch, batch.base_offset))
+        with self._lock:
+            for batch in self._content.batches(self.start_offset):
+                if not starts or batch.leader_epoch != starts[-1].leader_epoch:
+                    starts.append(EpochStart(batch.leader_epoch, batch.base_offset))
         return starts
 
     def append(self, batches: Sequence[RecordBatch], *, after_gap: bool = False) -> None:
@@ -85,29 +121,31 @@ class MemoryLog(PartitionLog):
                 if batch.base_offset != next_offset and not (after_gap and batch.base_offset > next_offset):
                     raise ValueError(f"batch begins at offset {batch.base_offset}, and {next_offset} is next")
                 next_offset = batch.end_offset
-            *sealed, active = self._content.segments
-            if sum(len(batch.data) for batch in active) >= self._settings.segment_max_bytes:
-                sealed, active = [*sealed, active], ()
-            self._save(end_offset=next_offset, segments=(*sealed, (*active, *batches)))
+            if self._content.segments[-1].size_bytes >= self._settings.segment_max_bytes:
+                self._content.segments.append(_Segment(self.end_offset))
+            for batch in batches:
+                self._content.add(batch)
 
     def read(self, offset: int, *, stop: int, max_bytes: int) -> bytes:
         with self._lock:
             self._raise_if_unusable()
-            start, end, segments = self._content
-        if offset < start:
-            raise OffsetOutOfRange(f"offset {offset} is below {start}, the first that is kept")
-        taken: list[bytes] = []
-        size = 0
-        for batch in _flat(segments) if offset < end else []:
-            if batch.base_offset >= stop or (taken and size + len(batch.data) > max_bytes):
-                break
-            if batch.end_offset > offset and offset < stop:
-                taken.append(batch.data)
+            if offset < self.start_offset:
+                raise OffsetOutOfRange(f"offset {offset} is below {self.start_offset}, the first that is kept")
+            if offset >= min(stop, self.end_offset):
+                return b""
+            taken: list[bytes] = []
+            size = 0
+            for batch in self._content.batches(offset):
                 size += len(batch.data)
-        return b"".join(taken)
+                if batch.base_offset >= stop or (taken and size > max_bytes):
+                    break
+                taken.append(batch.data)
+            return b"".join(taken)
 
     def offset_for_time(self, timestamp_ns: int) -> int | None:
-        return next((b.base_offset for b in _flat(self._content.segments) if b.timestamp_ns >= timestamp_ns), None)
+        with self._lock:
+            batches = self._content.batches(self.start_offset)
+            return next((batch.base_offset for batch in batches if batch.timestamp_ns >= timestamp_ns), None)
 
     def sync(self) -> int:
         self._raise_if_unusable()
@@ -116,38 +154,40 @@ class MemoryLog(PartitionLog):
     def truncate(self, end_offset: int) -> None:
         with self._lock:
             self._raise_if_unusable()
-            start_offset, old_end_offset, segments = self._content
-            if end_offset >= old_end_offset:
+            before = self._content
+            if end_offset >= before.end_offset:
                 return
-            if end_offset < start_offset:
-                raise OffsetOutOfRange(f"can't truncate to {end_offset}: {start_offset} is the first that is kept")
-            kept = [
-                tuple(_until(batch, end_offset) for batch in segment if batch.base_offset < end_offset)
-                for segment in segments
-            ]
-            segments = (kept[0], *(segment for segment in kept[1:] if segment))
-            self._save(end_offset=max((b.end_offset for b in _flat(segments)), default=start_offset), segments=segments)
+            if end_offset < before.start_offset:
+                raise OffsetOutOfRange(
+                    f"can't truncate to {end_offset}: {before.start_offset} is the first that is kept"
+                )
+            after = _Content(before.start_offset, before.start_offset, segments=[_Segment(before.start_offset)])
+            for segment in before.segments:
+                kept = [batch for batch in segment.batches if batch.base_offset < end_offset]
+                if kept and after.segments[-1].batches:
+                    after.segments.append(_Segment(after.end_offset))
+                for batch in kept:
+                    after.add(cut_batch(batch, end_offset) if batch.end_offset > end_offset else batch)
+            self._content = self._contents[self._log_id] = after
 
     def roll_if_due(self, now_ns: int) -> bool:
         with self._lock:
             self._raise_if_unusable()
             active = self._content.segments[-1]
-            if not active or now_ns - active[0].timestamp_ns < self._settings.segment_max_age_ns:
+            if not active.batches or now_ns - active.batches[0].timestamp_ns < self._settings.segment_max_age_ns:
                 return False
-            self._save(segments=(*self._content.segments, ()))
+            self._content.segments.append(_Segment(self.end_offset))
             return True
 
     def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
         with self._lock:
             self._raise_if_unusable()
-            start_offset, _, segments = self._content
-            kept = list(segments)
-            while (
-                len(kept) > 1 and kept[0][-1].end_offset <= limits.keep_from_offset and _exceeds(kept, limits, now_ns)
-            ):
-                start_offset = kept.pop(0)[-1].end_offset
-            self._save(start_offset=start_offset, segments=tuple(kept))
-            return start_offset
+            content = self._content
+            while len(content.segments) > 1 and _has_to_go(content, limits, now_ns):
+                dropped = content.segments.pop(0)
+                content.start_offset = dropped.batches[-1].end_offset
+                content.size_bytes -= dropped.size_bytes
+            return content.start_offset
 
     def close(self) -> None:
         self._unusable = self._unusable or LogClosed("the log was closed")
@@ -156,38 +196,16 @@ class MemoryLog(PartitionLog):
         self._unusable = LogDeleted("the log was deleted")
         self._contents.pop(self._log_id, None)
 
-    def _save(self, **changes: Any) -> None:
-        self._content = self._contents[self._log_id] = self._content._replace(**changes)
-
     def _raise_if_unusable(self) -> None:
         if self._unusable is not None:
             raise self._unusable
 
 
-def _flat(segments: _Segments) -> list[RecordBatch]:
-    return [batch for segment in segments for batch in segment]
-
-
-def _exceeds(kept: Sequence[tuple[RecordBatch, ...]], limits: RetentionLimits, now_ns: int) -> bool:
-    batches = _flat(tuple(kept))
-    too_old = limits.max_age_ns and kept[0][-1].timestamp_ns < now_ns - limits.max_age_ns
-    too_many = limits.max_messages and sum(batch.record_count for batch in batches) > limits.max_messages
-    too_large = limits.max_bytes and sum(len(batch.data) for batch in batches) > limits.max_bytes
-    return bool(too_old or too_many or too_large)
-
-
-def _until(batch: RecordBatch, end_offset: int) -> RecordBatch:
-    """The batch's records below ``end_offset``."""
-    if batch.end_offset <= end_offset:
-        return batch
-    body = batch.data[HEADER_BYTES:]
-    kept = [record for record in iter_records(body) if record.offset < end_offset]
-    return encode_batch(
-        body[: kept[-1].end] if kept else b"",
-        base_offset=batch.base_offset,
-        end_offset=end_offset,
-        record_count=len(kept),
-        leader_epoch=batch.leader_epoch,
-        timestamp_ns=batch.timestamp_ns,
-        attributes=batch.data[5],
-    )
+def _has_to_go(content: _Content, limits: RetentionLimits, now_ns: int) -> bool:
+    """Whether the oldest segment exceeds a limit, and holds nothing that must stay."""
+    last = content.segments[0].batches[-1]
+    record_count = sum(segment.record_count for segment in content.segments)
+    too_old = limits.max_age_ns and last.timestamp_ns < now_ns - limits.max_age_ns
+    too_many = limits.max_messages and record_count > limits.max_messages
+    too_large = limits.max_bytes and content.size_bytes > limits.max_bytes
+    return last.end_offset <= limits.keep_from_offset and bool(too_old or too_many or too_large)

@@ -1,4 +1,4 @@
-"""What the segment log costs: ``python tests/benchmarks/log_append.py [directory]``.
+"""What a log storage costs: ``python tests/benchmarks/log_append.py [segments | sqlite] [directory]``.
 
 Prints microseconds per append and per read, and what opening costs. Figures depend on the machine and on who else
 uses it; run it twice.
@@ -11,28 +11,39 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from liftbridge.interfaces.log import LogId, LogSettings, PartitionLog
+from liftbridge.interfaces.log import LogId, LogSettings, LogStorage, PartitionLog
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.testing.batches import make_batch
 from liftbridge_storage_lmdb.index import LmdbIndexStorage
 from liftbridge_storage_segments.storage import SegmentStorage
+from liftbridge_storage_sqlite.storage import SqliteStorage
 
 UNBOUNDED = 1 << 62
 
 
-def main(directory: Path) -> None:
-    index = LmdbIndexStorage(directory / "index", max_bytes=1 << 30)
-    storage = SegmentStorage(directory, index)
+def open_segments(directory: Path) -> LogStorage:
+    return SegmentStorage(directory, LmdbIndexStorage(directory / "index", max_bytes=1 << 30))
+
+
+def open_sqlite(directory: Path) -> LogStorage:
+    return SqliteStorage(directory / "sqlite")
+
+
+STORAGES = {"segments": open_segments, "sqlite": open_sqlite}
+
+
+def main(name: str, directory: Path) -> None:
+    open_storage = STORAGES[name]
+    storage = open_storage(directory)
     measure_appends(storage, stream_id=1, count=100_000, records=3)
     measure_appends(storage, stream_id=2, count=5_000, records=500)
     measure_tail(storage, stream_id=3, count=50_000)
     measure_many_segments(storage, stream_id=4, count=1_000)
     storage.close()
-    index.close()
-    measure_many_logs(directory, count=1_000)
+    measure_many_logs(lambda: open_storage(directory), count=300)
 
 
-def measure_appends(storage: SegmentStorage, *, stream_id: int, count: int, records: int) -> None:
+def measure_appends(storage: LogStorage, *, stream_id: int, count: int, records: int) -> None:
     log = storage.open(LogId(stream_id, 0), LogSettings())
     batches = [make_batch(number * records, records, value=b"v" * 100) for number in range(count)]
     size = len(batches[0].data)
@@ -50,7 +61,7 @@ def measure_appends(storage: SegmentStorage, *, stream_id: int, count: int, reco
     print(f"read on, {log.size_bytes // reads:,} bytes at once: {seconds / reads * 1e6:.1f} us per read")
 
 
-def measure_tail(storage: SegmentStorage, *, stream_id: int, count: int) -> None:
+def measure_tail(storage: LogStorage, *, stream_id: int, count: int) -> None:
     log = storage.open(LogId(stream_id, 0), LogSettings())
     batches = [make_batch(number, value=b"v" * 100) for number in range(count)]
 
@@ -62,7 +73,7 @@ def measure_tail(storage: SegmentStorage, *, stream_id: int, count: int) -> None
     report("append one record and read it at the tail", count, append_and_read)
 
 
-def measure_many_segments(storage: SegmentStorage, *, stream_id: int, count: int) -> None:
+def measure_many_segments(storage: LogStorage, *, stream_id: int, count: int) -> None:
     log_id, settings = LogId(stream_id, 0), LogSettings(segment_max_bytes=1)
     log = storage.open(log_id, settings)
     append_each(log, [make_batch(number * 10, 10, value=b"v" * 100) for number in range(count)])
@@ -71,20 +82,18 @@ def measure_many_segments(storage: SegmentStorage, *, stream_id: int, count: int
     print(f"open a log of {count:,} segments: {seconds * 1e3:.0f} ms")
 
 
-def measure_many_logs(directory: Path, *, count: int) -> None:
-    index = LmdbIndexStorage(directory / "index", max_bytes=1 << 30)
-    storage = SegmentStorage(directory, index)
+def measure_many_logs(open_storage: Callable[[], LogStorage], *, count: int) -> None:
+    storage = open_storage()
     ids = [LogId(10, partition) for partition in range(count)]
     for log_id in ids:
         storage.open(log_id, LogSettings()).append([make_batch(0)])
     storage.close()
-    storage = SegmentStorage(directory, index)
+    storage = open_storage()
     before = resident_bytes()
     seconds = timed(lambda: [storage.open(log_id, LogSettings()) for log_id in ids])
     grown = (resident_bytes() - before) / count / 1024
     print(f"open {count:,} logs that were closed: {seconds * 1e3:.0f} ms, {grown:.1f} KiB of memory each")
     storage.close()
-    index.close()
 
 
 def append_each(log: PartitionLog, batches: list[RecordBatch]) -> None:
@@ -108,8 +117,9 @@ def resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
+    chosen = sys.argv[1] if len(sys.argv) > 1 else "segments"
+    if len(sys.argv) > 2:
+        main(chosen, Path(sys.argv[2]))
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary))
+            main(chosen, Path(temporary))

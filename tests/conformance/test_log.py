@@ -11,6 +11,7 @@ from liftbridge.testing.memory_index import MemoryIndexStorage
 from liftbridge.testing.memory_log import MemoryLogStorage
 from liftbridge_storage_lmdb.index import LmdbIndexStorage
 from liftbridge_storage_segments.storage import SegmentStorage
+from liftbridge_storage_sqlite.storage import SqliteStorage
 
 
 class TestSegments(LogStorageSuite):
@@ -41,6 +42,20 @@ class TestSegmentsWithLmdbIndex(LogStorageSuite):
         for storage in opened:
             storage.close()
         index.close()
+
+
+class TestSqlite(LogStorageSuite):
+    @pytest.fixture
+    def open_storage(self, tmp_path: Path) -> Iterator[OpenStorage]:
+        opened: list[LogStorage] = []
+
+        def open_storage() -> LogStorage:
+            opened.append(SqliteStorage(tmp_path / "sqlite"))
+            return opened[-1]
+
+        yield open_storage
+        for storage in opened:
+            storage.close()
 
 
 class TestMemory(LogStorageSuite):

@@ -144,7 +144,7 @@ def test_unknown_provider_lists_what_is_installed_and_the_nearest() -> None:
     with pytest.raises(PluginNotFound) as caught:
         PluginManager().provider(Seam.LOG_STORAGE, "segmnets")
     text = str(caught.value)
-    assert 'no log storage is called "segmnets" (installed: segments). Did you mean "segments"?' in text
+    assert 'no log storage is called "segmnets" (installed: memory, segments, sqlite). Did you mean "segments"?' in text
     assert "pip install" in text
 
 

@@ -11,7 +11,7 @@ from liftbridge.errors import LiftbridgeError, LogClosed, LogDamaged, LogDeleted
 from liftbridge.interfaces.index import OffsetIndex
 from liftbridge.interfaces.log import EpochStart, LogSettings, PartitionLog, RetentionLimits
 from liftbridge.interfaces.records import RecordBatch
-from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch, iter_records
+from liftbridge.protocol.record_batch import cut_batch
 from liftbridge_storage_segments.files import Files, storage_errors
 from liftbridge_storage_segments.recovery import raise_if_damage, scan
 from liftbridge_storage_segments.segment import SEGMENT_PATTERN, SUMMARY_SUFFIX, Segment, segment_path
@@ -319,7 +319,7 @@ class SegmentedLog(PartitionLog):
         position = segment.find(end_offset)
         batch = segment.read_batch(position)
         if batch.base_offset < end_offset:
-            return self._split_batch(segment, position, _first_records(batch, end_offset))
+            return self._split_batch(segment, position, cut_batch(batch, end_offset))
         segment.cut(position)
         return (self._verified(segment.path),)
 
@@ -394,20 +394,6 @@ def _exceeds(kept: list[Segment], limits: RetentionLimits, now_ns: int) -> bool:
     if limits.max_messages and sum(segment.record_count for segment in kept) > limits.max_messages:
         return True
     return bool(limits.max_bytes and sum(segment.size_bytes for segment in kept) > limits.max_bytes)
-
-
-def _first_records(batch: RecordBatch, end_offset: int) -> RecordBatch:
-    body = batch.data[HEADER_BYTES:]
-    kept = [record for record in iter_records(body) if record.offset < end_offset]
-    return encode_batch(
-        body[: kept[-1].end] if kept else b"",
-        base_offset=batch.base_offset,
-        end_offset=end_offset,
-        record_count=len(kept),
-        leader_epoch=batch.leader_epoch,
-        timestamp_ns=batch.timestamp_ns,
-        attributes=batch.data[5],
-    )
 
 
 #: Directories that are being deleted get this prefix first, so that a crash never leaves half a log that opens.

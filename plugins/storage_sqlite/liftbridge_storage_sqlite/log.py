@@ -1,0 +1,389 @@
+"""One partition's log: a table of record batches."""
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+from liftbridge.errors import LogClosed, LogDamaged, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
+from liftbridge.interfaces.log import EpochStart, LogSettings, PartitionLog, RetentionLimits
+from liftbridge.interfaces.records import RecordBatch
+from liftbridge.protocol.record_batch import cut_batch, decode_batch
+from liftbridge_storage_sqlite.database import (
+    checkpoint,
+    open_database,
+    open_for_checkpoint,
+    remove_database,
+    storage_errors,
+    sync_directory,
+    sync_file,
+    transaction,
+    wal_path,
+)
+from liftbridge_storage_sqlite.segments import Segment, Segments
+
+logger = logging.getLogger(__name__)
+
+#: How much is appended before the active segment's sums are stored again; an opening reads no more than that.
+_NOTE_EVERY_BYTES = 1024 * 1024
+#: About how large the write-ahead log gets before it is copied into the database.
+_CHECKPOINT_BYTES = 4 * 1024 * 1024
+#: From this size on (16 MiB), the write-ahead log has to begin anew.
+_MAX_WAL_PAGES = 4096
+#: What a commit writes beside the data: about two pages.
+_COMMIT_BYTES = 8 * 1024
+#: How much one transaction of retention deletes, while appends wait.
+_DELETE_BYTES = 4 * 1024 * 1024
+
+_INSERT = "INSERT INTO batches VALUES (?, ?, ?, ?, ?)"
+_NOTE = "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?)"
+_READ = (
+    "SELECT end_offset, data FROM batches WHERE base_offset >= "
+    "ifnull((SELECT max(base_offset) FROM batches WHERE base_offset <= ?), 0) AND base_offset < ? ORDER BY base_offset"
+)
+_FIRST_FROM = "SELECT base_offset, timestamp_ns FROM batches WHERE base_offset >= ? ORDER BY base_offset LIMIT 1"
+_LAST_BELOW = (
+    "SELECT end_offset, timestamp_ns, data FROM batches WHERE base_offset >= ? AND base_offset < ? "
+    "ORDER BY base_offset DESC LIMIT 1"
+)
+_OLDEST_BELOW = "SELECT base_offset, length(data) FROM batches WHERE base_offset < ? ORDER BY base_offset LIMIT 512"
+_SUMS = (
+    "SELECT ifnull(sum(record_count), 0), ifnull(sum(length(data)), 0) FROM batches "
+    "WHERE base_offset >= ? AND base_offset < ?"
+)
+_REPLACE = "UPDATE batches SET end_offset = ?, record_count = ?, data = ? WHERE base_offset = ?"
+
+
+class SqliteLog(PartitionLog):
+    """See :class:`liftbridge.interfaces.log.PartitionLog`.
+
+    ``_lock`` is held while the connection is used; what is known in memory is replaced as a whole and read without it.
+    ``run_in_background`` runs a function in another thread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: LogSettings,
+        *,
+        cache_bytes: int,
+        run_in_background: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._path = path
+        self._settings = settings
+        self._run_in_background = run_in_background
+        self._lock = threading.Lock()
+        self._checkpoint_lock = threading.Lock()
+        self._unusable: StorageError | None = None
+        self._names_are_durable = False
+        self._unchecked_bytes = 0
+        with storage_errors(path, "open"):
+            self._connection = open_database(path, cache_bytes=cache_bytes)
+        try:
+            with storage_errors(path, "open"):
+                self._load()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    # --- opening ------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        rows = self._connection.execute("SELECT * FROM segments ORDER BY base_offset")
+        self._segments = Segments.of([Segment._make(row) for row in rows])
+        epochs = self._connection.execute("SELECT * FROM epochs ORDER BY leader_epoch")
+        self._epochs = tuple(EpochStart._make(row) for row in epochs)
+        self._noted_bytes = self._segments.active.size_bytes
+        self._add_what_is_not_noted()
+        self._remove_rows_below(self.start_offset)
+
+    def _add_what_is_not_noted(self) -> None:
+        """What was appended after the sums were stored, for the last time before a kill."""
+        query = "SELECT data FROM batches WHERE base_offset >= ? ORDER BY base_offset"
+        for (data,) in self._connection.execute(query, (self.end_offset,)):
+            try:
+                batch = decode_batch(data)
+            except ProtocolError as error:
+                raise LogDamaged(f"{self._path}: {error}") from error
+            self._segments = self._segments.with_active(self._segments.active.plus([batch]))
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    @property
+    def start_offset(self) -> int:
+        return self._segments.first.base_offset
+
+    @property
+    def end_offset(self) -> int:
+        return self._segments.active.end_offset
+
+    @property
+    def size_bytes(self) -> int:
+        segments = self._segments
+        return segments.sealed_bytes + segments.active.size_bytes
+
+    @property
+    def last_timestamp_ns(self) -> int:
+        return self._segments.active.last_timestamp_ns
+
+    @property
+    def epochs(self) -> Sequence[EpochStart]:
+        start_offset = self.start_offset
+        return [EpochStart(epoch, max(start, start_offset)) for epoch, start in self._epochs]
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def append(self, batches: Sequence[RecordBatch], *, after_gap: bool = False) -> None:
+        next_offset = self.end_offset
+        for batch in batches:
+            if batch.base_offset != next_offset and not (after_gap and batch.base_offset > next_offset):
+                raise ValueError(f"batch begins at offset {batch.base_offset}, and {next_offset} is next")
+            next_offset = batch.end_offset
+        with self._lock:
+            self._raise_if_unusable()
+            segments, noted_bytes = self._segments, self._noted_bytes
+            if segments.active.size_bytes >= self._settings.segment_max_bytes:
+                segments, noted_bytes = segments.rolled(), 0
+            active = segments.active.plus(batches)
+            started = _started_epochs(batches, self._epochs)
+            rows = [(one.base_offset, one.end_offset, one.record_count, one.timestamp_ns, one.data) for one in batches]
+            is_noted = segments is not self._segments or active.size_bytes - noted_bytes >= _NOTE_EVERY_BYTES
+            with storage_errors(self._path, "append"):
+                if len(rows) == 1 and not started and not is_noted:
+                    self._connection.execute(_INSERT, rows[0])
+                else:
+                    with transaction(self._connection) as connection:
+                        connection.executemany(_INSERT, rows)
+                        connection.executemany("INSERT INTO epochs VALUES (?, ?)", started)
+                        if is_noted:
+                            connection.executemany(_NOTE, [*segments.sealed[-1:], active])
+            appended_bytes = active.size_bytes - segments.active.size_bytes
+            self._segments = segments.with_active(active)
+            self._epochs += started
+            self._noted_bytes = active.size_bytes if is_noted else noted_bytes
+        self._count_for_checkpoint(appended_bytes)
+
+    def roll_if_due(self, now_ns: int) -> bool:
+        with self._lock:
+            self._raise_if_unusable()
+            active = self._segments.active
+            if not active.size_bytes or now_ns - active.first_timestamp_ns < self._settings.segment_max_age_ns:
+                return False
+            rolled = self._segments.rolled()
+            with storage_errors(self._path, "roll"), transaction(self._connection) as connection:
+                connection.executemany(_NOTE, [active, rolled.active])
+            self._segments, self._noted_bytes = rolled, 0
+            return True
+
+    # --- durability ---------------------------------------------------------------------------------------------------
+
+    def sync(self) -> int:
+        self._raise_if_unusable()
+        end_offset = self.end_offset
+        try:
+            with storage_errors(self._path, "sync"):
+                sync_file(wal_path(self._path))
+                if not self._names_are_durable:
+                    sync_directory(self._path.parent)
+        except StorageError as error:
+            with self._lock:
+                self._raise_if_unusable()  # it was closed or deleted meanwhile, and its files with it
+                self._unusable = StorageError(
+                    f"{error}; nobody knows what the disk kept, so the log takes nothing more. Restart the server"
+                )
+            raise
+        self._names_are_durable = True
+        return end_offset
+
+    def _count_for_checkpoint(self, appended_bytes: int) -> None:
+        self._unchecked_bytes += appended_bytes + _COMMIT_BYTES
+        if self._unchecked_bytes >= _CHECKPOINT_BYTES:
+            self._unchecked_bytes = 0
+            self._run_in_background(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        """In another thread and on another connection, so that appends and reads go on. Appends wait only when they have
+        kept the write-ahead log from beginning anew for long, and then for what came during the first copy."""
+        with self._checkpoint_lock:
+            if self._unusable is not None:
+                return
+            try:
+                with storage_errors(self._path, "checkpoint"), closing(open_for_checkpoint(self._path)) as connection:
+                    if checkpoint(connection) >= _MAX_WAL_PAGES:
+                        with self._lock:
+                            checkpoint(connection)
+            except StorageError as error:
+                logger.error("%s; what was appended is safe, and it is tried again later", error)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def read(self, offset: int, *, stop: int, max_bytes: int) -> bytes:
+        with self._lock:
+            self._raise_if_gone()
+            self._raise_if_below_start(offset)
+            stop = min(stop, self.end_offset)
+            if offset >= stop:
+                return b""
+            taken: list[bytes] = []
+            size = 0
+            with (
+                storage_errors(self._path, f"read at offset {offset}"),
+                # A cursor that isn't closed would keep the write-ahead log from ever beginning anew.
+                closing(self._connection.execute(_READ, (offset, stop))) as rows,
+            ):
+                for end_offset, data in rows:
+                    if end_offset <= offset:
+                        continue
+                    size += len(data)
+                    if taken and size > max_bytes:
+                        break
+                    taken.append(data)
+                    if size >= max_bytes:
+                        break
+        return b"".join(taken)
+
+    def offset_for_time(self, timestamp_ns: int) -> int | None:
+        with self._lock:
+            self._raise_if_gone()
+            found = (one for one in self._segments if one.size_bytes and one.last_timestamp_ns >= timestamp_ns)
+            segment = next(found, None)
+            if segment is None:
+                return None
+            with storage_errors(self._path, "look up a time"):
+                return self._first_at_or_after(timestamp_ns, segment.base_offset, segment.end_offset)
+
+    def _first_at_or_after(self, timestamp_ns: int, low: int, high: int) -> int:
+        """By halving, because times only grow: the first batch in ``[low, high)`` that isn't earlier. There is one."""
+        found = low
+        while low < high:
+            middle = (low + high) // 2
+            row = self._connection.execute(_FIRST_FROM, (middle,)).fetchone()
+            if row is None or row[1] >= timestamp_ns:
+                found, high = (found, middle) if row is None else (row[0], middle)
+            else:
+                low = max(middle, row[0]) + 1
+        return found
+
+    # --- removing -----------------------------------------------------------------------------------------------------
+
+    def truncate(self, end_offset: int) -> None:
+        with self._lock:
+            self._raise_if_unusable()
+            if end_offset >= self.end_offset:
+                return
+            if end_offset < self.start_offset:
+                raise OffsetOutOfRange(f"can't truncate to {end_offset}: {self.start_offset} is the first that is kept")
+            with storage_errors(self._path, "truncate"), transaction(self._connection) as connection:
+                segments = self._truncated(connection, end_offset)
+            self._segments, self._noted_bytes = segments, segments.active.size_bytes
+            self._epochs = tuple(one for one in self._epochs if one.start_offset < end_offset)
+        self.sync()
+
+    def _truncated(self, connection: sqlite3.Connection, end_offset: int) -> Segments:
+        """Deletes the rows and returns what is left."""
+        kept = [one for one in self._segments if one.base_offset < end_offset] or [self._segments.first]
+        last = kept[-1]
+        cut = connection.execute(_LAST_BELOW, (self.start_offset, end_offset)).fetchone()
+        count, size_bytes = connection.execute(_SUMS, (max(end_offset, last.base_offset), last.end_offset)).fetchone()
+        connection.execute("DELETE FROM batches WHERE base_offset >= ?", (end_offset,))
+        connection.execute("DELETE FROM segments WHERE base_offset > ?", (last.base_offset,))
+        connection.execute("DELETE FROM epochs WHERE start_offset >= ?", (end_offset,))
+        last_end, last_timestamp_ns = last.base_offset, 0
+        if cut is not None:
+            last_end, last_timestamp_ns = cut[0], cut[1]
+            if last_end > end_offset:
+                whole = decode_batch(cut[2])
+                part = cut_batch(whole, end_offset)
+                connection.execute(_REPLACE, (end_offset, part.record_count, part.data, whole.base_offset))
+                count += whole.record_count - part.record_count
+                size_bytes += len(whole.data) - len(part.data)
+                last_end = end_offset
+        last = last._replace(
+            end_offset=max(last_end, last.base_offset),
+            record_count=last.record_count - count,
+            size_bytes=last.size_bytes - size_bytes,
+            last_timestamp_ns=last_timestamp_ns,
+        )
+        connection.execute(_NOTE, last)
+        return Segments.of([*kept[:-1], last])
+
+    def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
+        with self._lock:
+            self._raise_if_unusable()
+            kept = self._segments.within(limits, now_ns)
+            start_offset = kept.first.base_offset
+            if kept is self._segments:
+                return start_offset
+            ended = [now for now, after in pairwise(self._epochs) if after.start_offset <= start_offset]
+            with storage_errors(self._path, "retention"), transaction(self._connection) as connection:
+                connection.execute("DELETE FROM segments WHERE base_offset < ?", (start_offset,))
+                connection.executemany("DELETE FROM epochs WHERE leader_epoch = ?", [one[:1] for one in ended])
+            self._segments = kept
+            self._epochs = self._epochs[len(ended) :]
+        self._remove_rows_below(start_offset)
+        return start_offset
+
+    def _remove_rows_below(self, start_offset: int) -> None:
+        """In steps, because appends wait meanwhile. What a kill leaves is removed when the log is opened again."""
+        while True:
+            with self._lock:
+                if self._unusable is not None:
+                    return
+                with storage_errors(self._path, "remove old records"):
+                    doomed = self._connection.execute(_OLDEST_BELOW, (start_offset,)).fetchall()
+                    if not doomed:
+                        return
+                    sizes = accumulate(size_bytes for _, size_bytes in doomed)
+                    count = max(1, sum(size_bytes <= _DELETE_BYTES for size_bytes in sizes))
+                    self._connection.execute("DELETE FROM batches WHERE base_offset <= ?", (doomed[count - 1][0],))
+            self._count_for_checkpoint(0)
+
+    # --- ending -------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        with self._checkpoint_lock, self._lock:
+            if isinstance(self._unusable, LogClosed | LogDeleted):
+                return
+            active = self._segments.active
+            is_noted = self._unusable is not None or self._noted_bytes == active.size_bytes
+            self._unusable = LogClosed("the log was closed")
+            with closing(self._connection), storage_errors(self._path, "close"):
+                if not is_noted:
+                    self._connection.execute(_NOTE, active)
+
+    def delete(self) -> None:
+        with self._checkpoint_lock, self._lock:
+            if isinstance(self._unusable, LogDeleted):
+                return
+            self._unusable = LogDeleted("the log was deleted")
+            with storage_errors(self._path, "delete"):
+                self._connection.close()
+                remove_database(self._path)
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    def _raise_if_unusable(self) -> None:
+        if self._unusable is not None:
+            raise self._unusable
+
+    def _raise_if_gone(self) -> None:
+        if isinstance(self._unusable, LogClosed | LogDeleted):
+            raise self._unusable
+
+    def _raise_if_below_start(self, offset: int) -> None:
+        if offset < self.start_offset:
+            raise OffsetOutOfRange(f"offset {offset} is below {self.start_offset}, the first that is kept")
+
+
+def _started_epochs(batches: Sequence[RecordBatch], known: tuple[EpochStart, ...]) -> tuple[EpochStart, ...]:
+    """The epochs that begin with one of the batches."""
+    latest = known[-1].leader_epoch if known else -1
+    started: list[EpochStart] = []
+    for batch in batches:
+        if batch.leader_epoch > latest:
+            latest = batch.leader_epoch
+            started.append(EpochStart(latest, batch.base_offset))
+    return tuple(started)
