@@ -10,7 +10,7 @@ seen, whatever compaction or a kill left of the log. The table takes memory for 
 import asyncio
 import logging
 from binascii import crc32
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -119,8 +119,8 @@ class _Reading:
 class Cursors:
     """Sets and fetches cursors on the server that leads their partition. All methods run on the event loop.
 
-    ``holds_lease`` says whether this server may act as a leader now. ``expected``: the settings ask for cursors, so a stream
-    that isn't there yet soon will be.
+    ``catch_up`` returns once this server knows the metadata that was committed before the call. ``expected``: the settings
+    ask for cursors, so a stream that isn't there yet soon will be.
     """
 
     def __init__(
@@ -129,13 +129,13 @@ class Cursors:
         partitions: PartitionManager,
         *,
         server_id: str,
-        holds_lease: Callable[[], bool],
+        catch_up: Callable[[], Awaitable[None]],
         expected: bool,
     ) -> None:
         self._state = state
         self._partitions = partitions
         self._server_id = server_id
-        self._holds_lease = holds_lease
+        self._catch_up = catch_up
         self._expected = expected
         #: By leader, which is another object in each leader epoch: what was read in an earlier one doesn't count.
         self._readings: WeakKeyDictionary[PartitionLeader, _Reading] = WeakKeyDictionary()
@@ -170,10 +170,16 @@ class Cursors:
             raise Unavailable(
                 f"cursors partition {number} doesn't know yet how much of it is committed: a replica is missing, try again"
             )
-        table = await self._read_committed(leader)
-        if local.leader is not leader or leader.stepped_down or not self._holds_lease():
+        await self._catch_up()
+        if local.leader is not leader or not self._is_current(leader):
             raise _not_leader(number)
-        return table.get(cursor)
+        return (await self._read_committed(leader)).get(cursor)
+
+    def _is_current(self, leader: PartitionLeader) -> bool:
+        """Whether the latest metadata has no later leader: then nobody else can have acked anything that isn't here."""
+        key = leader.partition.key
+        partition = self._state.partition(key.stream_id, key.partition)
+        return partition is not None and partition.leader_epoch == leader.leader_epoch
 
     async def _read_committed(self, leader: PartitionLeader) -> CursorTable:
         """The table, with all that is committed now."""

@@ -123,7 +123,7 @@ class Server:
         partitions = self._partitions = await self._start_partitions(parts, controller)
         started = await self._answer_for_leaders(parts.transport, partitions)
         publishing = await self._start_publishing(parts, partitions)
-        cursors = self._make_cursors(partitions, node)
+        cursors = self._make_cursors(partitions, controller)
         await self._start_endpoints(self._make_broker(parts, partitions, controller, started, publishing, cursors))
         await node.register(controller, self._advertised_host(), self._endpoints[0].port)
         assignments = LocalAssignments(
@@ -266,12 +266,12 @@ class Server:
             self._exit.push_async_callback(one.stop)
         return publishing
 
-    def _make_cursors(self, partitions: PartitionManager, node: ClusterNode) -> Cursors:
+    def _make_cursors(self, partitions: PartitionManager, controller: MetadataController) -> Cursors:
         return Cursors(
             self._state,
             partitions,
             server_id=self.server_id,
-            holds_lease=lambda: node.holds_lease,
+            catch_up=controller.catch_up,
             expected=bool(self._settings["cursors.stream.partitions"]),
         )
 

@@ -85,6 +85,9 @@ class ControlRequests:
                 return internal.ControlReply(outcome=outcome_to_proto(outcome))
             case "suspect_leader":
                 return self._suspect(request.suspect_leader)
+            case "read_index":
+                await self._consensus.barrier(timeout_s=timeout_s)
+                return internal.ControlReply(read_index=self._state.applied_index)
             case "join":
                 return await self._join(request.join.server_id, timeout_s)
             case "show_cluster":

@@ -15,6 +15,7 @@ from liftbridge.errors import (
 )
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.metadata.asking import ControllerClient
+from liftbridge.metadata.catching_up import CatchingUp
 from liftbridge.metadata.commands import (
     ActivityPublished,
     ChangePartitions,
@@ -44,6 +45,7 @@ _ERRORS: dict[RefusalReason, type[RequestError]] = {
 }
 #: Changes in one command: far below what a message carries, with IDs of any sensible length.
 MAX_CHANGES = 250
+_CATCH_UP_S = 5.0
 
 
 class MetadataController:
@@ -69,8 +71,14 @@ class MetadataController:
         self._server_id = server_id
         self._incarnation = incarnation
         self._proposer = Proposer(consensus, state, client, clock)
+        self._catching_up = CatchingUp(lambda: self._proposer.catch_up(timeout_s=_CATCH_UP_S))
         self._isr_changes: list[tuple[PartitionChange, asyncio.Future[bool]]] = []
         self._sending: set[asyncio.Task[None]] = set()
+
+    async def catch_up(self) -> None:
+        """Returns once everything that was committed before the call is applied on this server. Takes a question to the
+        metadata leader, which all who call meanwhile share. Raises Unavailable when there is no answer for 5 s."""
+        await self._catching_up.now()
 
     def servers(self) -> Sequence[str]:
         """The servers that partitions may be placed on. One that is down counts: it will hold its replica when it is

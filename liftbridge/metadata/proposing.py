@@ -18,6 +18,7 @@ from liftbridge.errors import (
     NotLeader,
     ProposalDropped,
     ProposalTimeout,
+    Unavailable,
 )
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.metadata.asking import ControllerClient, NoAnswerYet
@@ -28,6 +29,8 @@ from liftbridge.metadata.state import MetadataState
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 _PAUSE_S = 0.02
+#: A leader that lost its place without knowing gets no answer.
+_BARRIER_S = 1.0
 
 
 class Proposer:
@@ -41,7 +44,7 @@ class Proposer:
         self._prefix = secrets.token_urlsafe(9)
         self._numbers = count(1)
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        state.subscribe(self._wake)
+        state.subscribe_applied(self._wake)
 
     async def propose(self, command: Command, *, timeout_s: float) -> Applied | Refused:
         """Returns the outcome once the command is committed and, when it was accepted, applied on this server too.
@@ -75,6 +78,26 @@ class Proposer:
         except FailedPrecondition as error:
             raise InternalError(str(error)) from error
         return outcome_from_proto(reply.outcome)
+
+    async def catch_up(self, *, timeout_s: float) -> None:
+        """Returns once everything that was committed before the call is applied on this server. Raises Unavailable when
+        that isn't known in time."""
+        deadline_ns = self._clock.monotonic_ns() + int(timeout_s * 1e9)
+        problem = "there is no metadata leader"
+        while (remaining_s := self._remaining_s(deadline_ns)) > 0:
+            try:
+                return await self._catch_up(await self._read_index(remaining_s), deadline_ns)
+            except (ConsensusError, NoAnswerYet, FailedPrecondition, DeadlineExceeded) as error:
+                problem = str(error)
+                await asyncio.sleep(min(_PAUSE_S, max(0.0, self._remaining_s(deadline_ns))))
+        raise Unavailable(f"this server can't tell whether its metadata is the latest: {problem}")
+
+    async def _read_index(self, remaining_s: float) -> int:
+        if self._consensus.status().is_leader:
+            await self._consensus.barrier(timeout_s=min(remaining_s, _BARRIER_S))
+            return self._state.applied_index
+        request = internal.ControlRequest(read_index=internal.ReadIndex())
+        return (await self._client.ask_once(request, timeout_s=remaining_s)).read_index
 
     async def _catch_up(self, index: int, deadline_ns: int) -> None:
         """What was committed through this server is seen on it afterwards."""

@@ -73,6 +73,7 @@ class MetadataState:
         self._servers: dict[str, ServerState] = {}
         self._outcomes: dict[str, Applied | Refused] = {}
         self._on_change: list[Callable[[], None]] = []
+        self._on_applied: list[Callable[[], None]] = []
         self._on_event: list[Callable[[MetadataEvent], None]] = []
         #: What the activity stream is to get; empty while there is none.
         self.activity = ActivityOutbox()
@@ -100,6 +101,10 @@ class MetadataState:
         """Calls back after every change; what changed is for the caller to find out."""
         self._on_change.append(callback)
 
+    def subscribe_applied(self, callback: Callable[[], None]) -> None:
+        """Calls back after every command, also one that changed nothing, and after every restore."""
+        self._on_applied.append(callback)
+
     def subscribe_events(self, callback: Callable[[MetadataEvent], None]) -> None:
         """Calls back with each change that observers are told of, in order."""
         self._on_event.append(callback)
@@ -108,6 +113,12 @@ class MetadataState:
 
     def apply(self, index: int, command: bytes) -> Applied | Refused:
         self.applied_index = index
+        outcome = self._take(index, command)
+        for callback in self._on_applied:
+            callback()
+        return outcome
+
+    def _take(self, index: int, command: bytes) -> Applied | Refused:
         try:
             decoded, request_id = decode_command(command)
         except ProtocolError as error:
@@ -312,3 +323,5 @@ class MetadataState:
         self.activity = snapshot.activity
         self.applied_index = snapshot.applied_index
         self._changed()
+        for callback in self._on_applied:
+            callback()

@@ -259,7 +259,7 @@ class Cursor(_message.Message):
     def __init__(self, stream: _Optional[str] = ..., partition: _Optional[int] = ..., cursor_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class ControlRequest(_message.Message):
-    __slots__ = ("cluster_id", "sender", "timeout_ms", "proposal", "suspect_leader", "join", "show_cluster", "drain_server", "remove_server", "transfer_leader")
+    __slots__ = ("cluster_id", "sender", "timeout_ms", "proposal", "suspect_leader", "join", "show_cluster", "drain_server", "remove_server", "transfer_leader", "read_index")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +270,7 @@ class ControlRequest(_message.Message):
     DRAIN_SERVER_FIELD_NUMBER: _ClassVar[int]
     REMOVE_SERVER_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_LEADER_FIELD_NUMBER: _ClassVar[int]
+    READ_INDEX_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     sender: str
     timeout_ms: int
@@ -280,21 +281,24 @@ class ControlRequest(_message.Message):
     drain_server: DrainServer
     remove_server: RemoveServer
     transfer_leader: TransferLeader
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., proposal: _Optional[bytes] = ..., suspect_leader: _Optional[_Union[SuspectLeader, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., show_cluster: _Optional[_Union[ShowCluster, _Mapping]] = ..., drain_server: _Optional[_Union[DrainServer, _Mapping]] = ..., remove_server: _Optional[_Union[RemoveServer, _Mapping]] = ..., transfer_leader: _Optional[_Union[TransferLeader, _Mapping]] = ...) -> None: ...
+    read_index: ReadIndex
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., proposal: _Optional[bytes] = ..., suspect_leader: _Optional[_Union[SuspectLeader, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., show_cluster: _Optional[_Union[ShowCluster, _Mapping]] = ..., drain_server: _Optional[_Union[DrainServer, _Mapping]] = ..., remove_server: _Optional[_Union[RemoveServer, _Mapping]] = ..., transfer_leader: _Optional[_Union[TransferLeader, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ...) -> None: ...
 
 class ControlReply(_message.Message):
-    __slots__ = ("outcome", "error", "cluster_id", "cluster", "done")
+    __slots__ = ("outcome", "error", "cluster_id", "cluster", "done", "read_index")
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    READ_INDEX_FIELD_NUMBER: _ClassVar[int]
     outcome: Outcome
     error: ControlError
     cluster_id: str
     cluster: ClusterPicture
     done: str
-    def __init__(self, outcome: _Optional[_Union[Outcome, _Mapping]] = ..., error: _Optional[_Union[ControlError, _Mapping]] = ..., cluster_id: _Optional[str] = ..., cluster: _Optional[_Union[ClusterPicture, _Mapping]] = ..., done: _Optional[str] = ...) -> None: ...
+    read_index: int
+    def __init__(self, outcome: _Optional[_Union[Outcome, _Mapping]] = ..., error: _Optional[_Union[ControlError, _Mapping]] = ..., cluster_id: _Optional[str] = ..., cluster: _Optional[_Union[ClusterPicture, _Mapping]] = ..., done: _Optional[str] = ..., read_index: _Optional[int] = ...) -> None: ...
 
 class ControlError(_message.Message):
     __slots__ = ("kind", "text")
@@ -335,6 +339,10 @@ class Join(_message.Message):
     def __init__(self, server_id: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
 
 class ShowCluster(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReadIndex(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
