@@ -1,11 +1,13 @@
 """The activity stream on real brokers: each event once, in order, whoever dies meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import grpc
 import pytest
 from api_client import ApiClient
 from broker_process import BrokerProcess
+from cluster_processes import SEED, ClusterProcesses, eventually
 
 from liftbridge.protocol.generated import api_pb2 as api
 
@@ -80,3 +82,60 @@ async def test_kills_and_restarts_neither_lose_nor_repeat_an_event(activity_brok
         assert created(events) == ["__activity", *names, "last"]
     finally:
         activity_broker.kill()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
+    cluster = ClusterProcesses(tmp_path)
+    for server_id in "abc":
+        more = ("--set", "clustering.raft.snapshot.threshold=20", "--set", "clustering.min.insync.replicas=2")
+        cluster.add(server_id, *ACTIVITY, *more, bootstrap=SEED if server_id == "a" else ())
+    cluster.start(*"abc")
+    yield cluster
+    cluster.kill()
+
+
+def leads_metadata(cluster: ClusterProcesses) -> str:
+    """Who said last that it became the metadata leader."""
+    became = "Server became metadata leader"
+    last = {
+        server_id: max((line for line in server.log().splitlines() if became in line), default="")
+        for server_id, server in cluster.servers.items()
+    }
+    return max(last, key=lambda server_id: last[server_id])
+
+
+async def test_no_event_is_lost_or_twice_while_leaders_die(cluster: ClusterProcesses) -> None:
+    """Of the metadata group, and of the stream itself."""
+    acked: list[str] = []
+
+    def create_some(count: int) -> None:
+        for _ in range(count):
+            name = f"s{len(acked)}"
+
+            def is_created(name: str = name) -> bool:
+                try:
+                    cluster.call(cluster.running()[0].server_id, "CreateStream", name=name, subject=name)
+                except grpc.RpcError as error:
+                    return error.code() is grpc.StatusCode.ALREADY_EXISTS  # by the attempt before
+                return True
+
+            eventually(is_created)
+            acked.append(name)
+
+    create_some(10)
+    victims: list[Callable[[], str]] = [
+        lambda: leads_metadata(cluster),
+        lambda: str(cluster.partition(cluster.running()[0].server_id, "__activity").leader),
+    ]
+    for choose in victims:
+        victim = eventually(choose)
+        cluster.servers[victim].kill()
+        create_some(10)
+        cluster.start(victim)
+        create_some(10)
+    leader = eventually(lambda: str(cluster.partition("a", "__activity").leader))
+    async with ApiClient(cluster.servers[leader].address) as client:
+        events = await read_events(client, len(acked) + 1)
+    assert_increasing(events)
+    assert created(events) == ["__activity", *acked]
