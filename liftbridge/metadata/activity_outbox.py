@@ -78,6 +78,16 @@ def activity_event(event: MetadataEvent) -> api.ActivityStreamEvent | None:
         case MetadataEventKind.STREAM_DELETED:
             message.op = api.DELETE_STREAM
             message.deleteStreamOp.stream = event.stream
+        case MetadataEventKind.CONSUMER_JOINED:
+            message.op = api.JOIN_CONSUMER_GROUP
+            message.joinConsumerGroupOp.groupId = event.group
+            message.joinConsumerGroupOp.consumerId = event.consumer
+            message.joinConsumerGroupOp.streams.extend(event.streams)
+        case MetadataEventKind.CONSUMER_LEFT:
+            message.op = api.LEAVE_CONSUMER_GROUP
+            message.leaveConsumerGroupOp.groupId = event.group
+            message.leaveConsumerGroupOp.consumerId = event.consumer
+            message.leaveConsumerGroupOp.expired = event.expired
         case _:
             return None
     return message

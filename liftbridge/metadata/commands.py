@@ -89,7 +89,54 @@ class ActivityPublished:
     up_to_index: int
 
 
-Command = RegisterServer | CreateStream | DeleteStream | ChangePartitions | ChangeServer | ActivityPublished
+@dataclass(frozen=True, slots=True)
+class JoinGroup:
+    """A consumer joins a group, which is made if there is none."""
+
+    group_id: str
+    consumer_id: str
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveGroup:
+    """A consumer leaves a group; the last one takes it with it. ``expired``: because nothing was heard of it, since it
+    joined at ``joined_index``, by the coordinator that was chosen at ``coordinator_index``."""
+
+    group_id: str
+    consumer_id: str
+    expired: bool = False
+    joined_index: int = 0
+    coordinator_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorChange:
+    """Another coordinator for a group, if it last changed at ``changed_index``."""
+
+    group_id: str
+    changed_index: int
+    coordinator: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeCoordinators:
+    """Several changes at once; each is accepted, or stale, on its own."""
+
+    changes: tuple[CoordinatorChange, ...]
+
+
+Command = (
+    RegisterServer
+    | CreateStream
+    | DeleteStream
+    | ChangePartitions
+    | ChangeServer
+    | ActivityPublished
+    | JoinGroup
+    | LeaveGroup
+    | ChangeCoordinators
+)
 
 
 def encode_command(command: Command, request_id: str = "") -> bytes:
@@ -149,6 +196,33 @@ def _to_proto(command: Command) -> internal.Command:
             )
         case ActivityPublished():
             return internal.Command(activity_published=internal.ActivityPublished(up_to_index=command.up_to_index))
+        case JoinGroup():
+            return internal.Command(
+                join_group=internal.JoinGroup(
+                    group_id=command.group_id, consumer_id=command.consumer_id, streams=command.streams
+                )
+            )
+        case LeaveGroup():
+            return internal.Command(
+                leave_group=internal.LeaveGroup(
+                    group_id=command.group_id,
+                    consumer_id=command.consumer_id,
+                    expired=command.expired,
+                    joined_index=command.joined_index,
+                    coordinator_index=command.coordinator_index,
+                )
+            )
+        case ChangeCoordinators():
+            return internal.Command(
+                change_coordinators=internal.ChangeCoordinators(
+                    changes=[
+                        internal.CoordinatorChange(
+                            group_id=one.group_id, changed_index=one.changed_index, coordinator=one.coordinator
+                        )
+                        for one in command.changes
+                    ]
+                )
+            )
 
 
 def _change_to_proto(change: PartitionChange) -> internal.PartitionChange:
@@ -187,6 +261,19 @@ def _from_proto(message: internal.Command) -> Command:
             return ChangeServer(change.server_id, _status(change.status), change.incarnation)
         case "activity_published":
             return ActivityPublished(message.activity_published.up_to_index)
+        case "join_group":
+            join = message.join_group
+            return JoinGroup(join.group_id, join.consumer_id, tuple(join.streams))
+        case "leave_group":
+            leave = message.leave_group
+            return LeaveGroup(
+                leave.group_id, leave.consumer_id, leave.expired, leave.joined_index, leave.coordinator_index
+            )
+        case "change_coordinators":
+            changes = message.change_coordinators.changes
+            return ChangeCoordinators(
+                tuple(CoordinatorChange(one.group_id, one.changed_index, one.coordinator) for one in changes)
+            )
     raise ProtocolError("a metadata command of a kind that this version doesn't know")
 
 

@@ -42,6 +42,11 @@ _ERRORS: dict[RefusalReason, type[RequestError]] = {
     RefusalReason.NO_SUCH_SERVER: NotFound,
     RefusalReason.OTHER_START: FailedPrecondition,
     RefusalReason.STILL_IN_USE: FailedPrecondition,
+    RefusalReason.NO_SUCH_STREAM_TO_CONSUME: FailedPrecondition,
+    RefusalReason.ALREADY_A_MEMBER: FailedPrecondition,
+    RefusalReason.NO_SUCH_GROUP: NotFound,
+    RefusalReason.NOT_A_MEMBER: FailedPrecondition,
+    RefusalReason.GROUP_CHANGED: FailedPrecondition,
 }
 #: Changes in one command: far below what a message carries, with IDs of any sensible length.
 MAX_CHANGES = 250

@@ -1,5 +1,6 @@
 """The records that metadata consists of, and what may become of a command."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -33,6 +34,11 @@ class RefusalReason(IntEnum):
     NO_SUCH_SERVER = 6
     OTHER_START = 7
     STILL_IN_USE = 8
+    NO_SUCH_STREAM_TO_CONSUME = 30
+    ALREADY_A_MEMBER = 31
+    NO_SUCH_GROUP = 32
+    NOT_A_MEMBER = 33
+    GROUP_CHANGED = 34
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +95,37 @@ class StreamState:
     creation_timestamp_ns: int
     partitions: tuple[PartitionState, ...]
     replication_factor: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberState:
+    """A consumer in a group: since which index, the streams that it consumes, in order, and its partitions of them,
+    ascending. A stream of which it has none is not in ``assigned``."""
+
+    consumer_id: str
+    joined_index: int
+    streams: tuple[str, ...]
+    assigned: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """A consumer group, with at least one member. ``coordinator`` is the server that expires members, "" while none is
+    live; ``coordinator_index`` is where it was chosen."""
+
+    group_id: str
+    created_index: int
+    changed_index: int
+    coordinator: str
+    coordinator_index: int
+    members: Mapping[str, MemberState]
+
+    @property
+    def epoch(self) -> int:
+        """What clients know the present assignments by: 0 until something changes, and then the index of the change."""
+        return 0 if self.changed_index == self.created_index else self.changed_index
+
+    def assigns(self, consumer_id: str, stream: str, partition: int) -> bool:
+        """Whether the partition is the consumer's."""
+        member = self.members.get(consumer_id)
+        return member is not None and partition in member.assigned.get(stream, ())

@@ -7,6 +7,8 @@ from liftbridge.metadata.activity_outbox import ActivityEntry, ActivityOutbox
 from liftbridge.metadata.config import StreamConfig
 from liftbridge.metadata.model import (
     Applied,
+    GroupState,
+    MemberState,
     PartitionState,
     RefusalReason,
     Refused,
@@ -27,6 +29,7 @@ class MetadataSnapshot:
     streams: Mapping[str, StreamState]
     applied_index: int
     outcomes: Mapping[str, Outcome]
+    groups: Mapping[str, GroupState] = field(default_factory=dict)
     activity: ActivityOutbox = field(default_factory=ActivityOutbox)
 
 
@@ -42,6 +45,7 @@ def encode_snapshot(snapshot: MetadataSnapshot) -> bytes:
         ],
         activity=[internal.ActivityEntry(index=one.index, event=one.event) for one in snapshot.activity],
         activity_lost=snapshot.activity.lost,
+        groups=[_group_to_proto(one) for _, one in sorted(snapshot.groups.items())],
     ).SerializeToString(deterministic=True)
 
 
@@ -55,6 +59,7 @@ def decode_snapshot(data: bytes) -> MetadataSnapshot:
         activity=ActivityOutbox(
             (ActivityEntry(one.index, one.event) for one in message.activity), message.activity_lost
         ),
+        groups={one.group_id: _group_from_proto(one) for one in message.groups},
     )
 
 
@@ -140,4 +145,47 @@ def _stream_from_proto(message: internal.Stream) -> StreamState:
             for one in message.partitions
         ),
         replication_factor=message.replication_factor or max(len(one.replicas) for one in message.partitions),
+    )
+
+
+def _group_to_proto(group: GroupState) -> internal.ConsumerGroup:
+    return internal.ConsumerGroup(
+        group_id=group.group_id,
+        created_index=group.created_index,
+        changed_index=group.changed_index,
+        coordinator=group.coordinator,
+        coordinator_index=group.coordinator_index,
+        members=[_member_to_proto(one) for _, one in sorted(group.members.items())],
+    )
+
+
+def _member_to_proto(member: MemberState) -> internal.GroupMember:
+    return internal.GroupMember(
+        consumer_id=member.consumer_id,
+        joined_index=member.joined_index,
+        streams=member.streams,
+        assigned=[
+            internal.AssignedStream(stream=stream, partitions=partitions)
+            for stream, partitions in sorted(member.assigned.items())
+        ],
+    )
+
+
+def _group_from_proto(message: internal.ConsumerGroup) -> GroupState:
+    members = {
+        one.consumer_id: MemberState(
+            one.consumer_id,
+            one.joined_index,
+            tuple(one.streams),
+            {assigned.stream: tuple(assigned.partitions) for assigned in one.assigned},
+        )
+        for one in message.members
+    }
+    return GroupState(
+        message.group_id,
+        message.created_index,
+        message.changed_index,
+        message.coordinator,
+        message.coordinator_index,
+        members,
     )

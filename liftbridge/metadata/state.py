@@ -15,19 +15,24 @@ from liftbridge.interfaces.events import MetadataEvent, MetadataEventKind
 from liftbridge.metadata.activity_outbox import ActivityOutbox
 from liftbridge.metadata.commands import (
     ActivityPublished,
+    ChangeCoordinators,
     ChangePartitions,
     ChangeServer,
     Command,
     CreateStream,
     DeleteStream,
+    JoinGroup,
+    LeaveGroup,
     PartitionChange,
     Placement,
     RegisterServer,
     decode_command,
 )
+from liftbridge.metadata.groups import ConsumerGroups
 from liftbridge.metadata.model import (
     ACTIVITY_STREAM,
     Applied,
+    GroupState,
     PartitionState,
     RefusalReason,
     Refused,
@@ -71,6 +76,7 @@ class MetadataState:
         self._streams: dict[str, StreamState] = {}
         self._names: dict[int, str] = {}
         self._servers: dict[str, ServerState] = {}
+        self._groups = ConsumerGroups(self._emit)
         self._outcomes: dict[str, Applied | Refused] = {}
         self._on_change: list[Callable[[], None]] = []
         self._on_applied: list[Callable[[], None]] = []
@@ -87,6 +93,16 @@ class MetadataState:
     @property
     def servers(self) -> Mapping[str, ServerState]:
         return MappingProxyType(self._servers)
+
+    @property
+    def groups(self) -> Mapping[str, GroupState]:
+        """Consumer groups."""
+        return self._groups.by_id
+
+    @property
+    def groups_version(self) -> int:
+        """Grows with every change of a consumer group."""
+        return self._groups.version
 
     def stream_by_id(self, stream_id: int) -> StreamState | None:
         name = self._names.get(stream_id)
@@ -152,6 +168,12 @@ class MetadataState:
             case ActivityPublished():
                 self.activity.published(command.up_to_index)
                 return Applied(index)
+            case JoinGroup():
+                return self._groups.join(index, command, self._streams, self._servers)
+            case LeaveGroup():
+                return self._groups.leave(index, command, self._streams)
+            case ChangeCoordinators():
+                return self._groups.change_coordinators(index, command, self._servers)
 
     # --- servers ------------------------------------------------------------------------------------------------------
 
@@ -243,6 +265,7 @@ class MetadataState:
         del self._names[stream.stream_id]
         if command.name == ACTIVITY_STREAM:
             self.activity.clear()
+        self._groups.stream_deleted(index, command.name, self._streams)
         everything = range(len(stream.partitions))
         self._tell(index, MetadataEventKind.STREAM_DELETED, stream=command.name, partitions=everything)
         return Applied(index)
@@ -296,7 +319,9 @@ class MetadataState:
     def _tell(
         self, index: int, kind: MetadataEventKind, *, stream: str = "", partitions: Iterable[int] = (), server: str = ""
     ) -> None:
-        event = MetadataEvent(index, kind, stream, tuple(partitions), server)
+        self._emit(MetadataEvent(index, kind, stream, tuple(partitions), server))
+
+    def _emit(self, event: MetadataEvent) -> None:
         if ACTIVITY_STREAM in self._streams:
             self.activity.record(event)
         for callback in self._on_event:
@@ -311,7 +336,9 @@ class MetadataState:
 
     def snapshot(self) -> bytes:
         return encode_snapshot(
-            MetadataSnapshot(self._servers, self._streams, self.applied_index, self._outcomes, self.activity)
+            MetadataSnapshot(
+                self._servers, self._streams, self.applied_index, self._outcomes, self.groups, self.activity
+            )
         )
 
     def restore(self, data: bytes) -> None:
@@ -319,6 +346,7 @@ class MetadataState:
         self._servers = dict(snapshot.servers)
         self._streams = dict(snapshot.streams)
         self._names = {stream.stream_id: name for name, stream in self._streams.items()}
+        self._groups.restore(snapshot.groups)
         self._outcomes = dict(snapshot.outcomes)
         self.activity = snapshot.activity
         self.applied_index = snapshot.applied_index

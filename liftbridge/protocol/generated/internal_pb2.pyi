@@ -19,12 +19,15 @@ DRAINING: ServerStatus
 GONE: ServerStatus
 
 class Command(_message.Message):
-    __slots__ = ("register_server", "create_stream", "delete_stream", "change_partitions", "change_server", "activity_published", "request_id")
+    __slots__ = ("register_server", "create_stream", "delete_stream", "change_partitions", "change_server", "join_group", "leave_group", "change_coordinators", "activity_published", "request_id")
     REGISTER_SERVER_FIELD_NUMBER: _ClassVar[int]
     CREATE_STREAM_FIELD_NUMBER: _ClassVar[int]
     DELETE_STREAM_FIELD_NUMBER: _ClassVar[int]
     CHANGE_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CHANGE_SERVER_FIELD_NUMBER: _ClassVar[int]
+    JOIN_GROUP_FIELD_NUMBER: _ClassVar[int]
+    LEAVE_GROUP_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_COORDINATORS_FIELD_NUMBER: _ClassVar[int]
     ACTIVITY_PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     register_server: RegisterServer
@@ -32,9 +35,12 @@ class Command(_message.Message):
     delete_stream: DeleteStream
     change_partitions: ChangePartitions
     change_server: ChangeServer
+    join_group: JoinGroup
+    leave_group: LeaveGroup
+    change_coordinators: ChangeCoordinators
     activity_published: ActivityPublished
     request_id: str
-    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ..., change_partitions: _Optional[_Union[ChangePartitions, _Mapping]] = ..., change_server: _Optional[_Union[ChangeServer, _Mapping]] = ..., activity_published: _Optional[_Union[ActivityPublished, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ..., change_partitions: _Optional[_Union[ChangePartitions, _Mapping]] = ..., change_server: _Optional[_Union[ChangeServer, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ..., leave_group: _Optional[_Union[LeaveGroup, _Mapping]] = ..., change_coordinators: _Optional[_Union[ChangeCoordinators, _Mapping]] = ..., activity_published: _Optional[_Union[ActivityPublished, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RegisterServer(_message.Message):
     __slots__ = ("server_id", "host", "port", "incarnation", "unclean")
@@ -120,6 +126,46 @@ class ActivityPublished(_message.Message):
     up_to_index: int
     def __init__(self, up_to_index: _Optional[int] = ...) -> None: ...
 
+class JoinGroup(_message.Message):
+    __slots__ = ("group_id", "consumer_id", "streams")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    CONSUMER_ID_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    consumer_id: str
+    streams: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, group_id: _Optional[str] = ..., consumer_id: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LeaveGroup(_message.Message):
+    __slots__ = ("group_id", "consumer_id", "expired", "joined_index", "coordinator_index")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    CONSUMER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRED_FIELD_NUMBER: _ClassVar[int]
+    JOINED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_INDEX_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    consumer_id: str
+    expired: bool
+    joined_index: int
+    coordinator_index: int
+    def __init__(self, group_id: _Optional[str] = ..., consumer_id: _Optional[str] = ..., expired: _Optional[bool] = ..., joined_index: _Optional[int] = ..., coordinator_index: _Optional[int] = ...) -> None: ...
+
+class ChangeCoordinators(_message.Message):
+    __slots__ = ("changes",)
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[CoordinatorChange]
+    def __init__(self, changes: _Optional[_Iterable[_Union[CoordinatorChange, _Mapping]]] = ...) -> None: ...
+
+class CoordinatorChange(_message.Message):
+    __slots__ = ("group_id", "changed_index", "coordinator")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    changed_index: int
+    coordinator: str
+    def __init__(self, group_id: _Optional[str] = ..., changed_index: _Optional[int] = ..., coordinator: _Optional[str] = ...) -> None: ...
+
 class StreamConfig(_message.Message):
     __slots__ = ("retention_max_bytes", "retention_max_messages", "retention_max_age_ms", "cleaner_interval_ms", "segment_max_bytes", "segment_max_age_ms", "compact_enabled", "compact_max_workers", "auto_pause_time_ms", "auto_pause_disable_if_subscribers", "min_isr", "optimistic_concurrency_control", "encryption")
     RETENTION_MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -151,20 +197,22 @@ class StreamConfig(_message.Message):
     def __init__(self, retention_max_bytes: _Optional[int] = ..., retention_max_messages: _Optional[int] = ..., retention_max_age_ms: _Optional[int] = ..., cleaner_interval_ms: _Optional[int] = ..., segment_max_bytes: _Optional[int] = ..., segment_max_age_ms: _Optional[int] = ..., compact_enabled: _Optional[bool] = ..., compact_max_workers: _Optional[int] = ..., auto_pause_time_ms: _Optional[int] = ..., auto_pause_disable_if_subscribers: _Optional[bool] = ..., min_isr: _Optional[int] = ..., optimistic_concurrency_control: _Optional[bool] = ..., encryption: _Optional[bool] = ...) -> None: ...
 
 class MetadataSnapshot(_message.Message):
-    __slots__ = ("servers", "streams", "applied_index", "outcomes", "activity", "activity_lost")
+    __slots__ = ("servers", "streams", "applied_index", "outcomes", "groups", "activity", "activity_lost")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     APPLIED_INDEX_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     ACTIVITY_FIELD_NUMBER: _ClassVar[int]
     ACTIVITY_LOST_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     streams: _containers.RepeatedCompositeFieldContainer[Stream]
     applied_index: int
     outcomes: _containers.RepeatedCompositeFieldContainer[RememberedOutcome]
+    groups: _containers.RepeatedCompositeFieldContainer[ConsumerGroup]
     activity: _containers.RepeatedCompositeFieldContainer[ActivityEntry]
     activity_lost: int
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., applied_index: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[RememberedOutcome, _Mapping]]] = ..., activity: _Optional[_Iterable[_Union[ActivityEntry, _Mapping]]] = ..., activity_lost: _Optional[int] = ...) -> None: ...
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., applied_index: _Optional[int] = ..., outcomes: _Optional[_Iterable[_Union[RememberedOutcome, _Mapping]]] = ..., groups: _Optional[_Iterable[_Union[ConsumerGroup, _Mapping]]] = ..., activity: _Optional[_Iterable[_Union[ActivityEntry, _Mapping]]] = ..., activity_lost: _Optional[int] = ...) -> None: ...
 
 class ActivityEntry(_message.Message):
     __slots__ = ("index", "event")
@@ -173,6 +221,42 @@ class ActivityEntry(_message.Message):
     index: int
     event: bytes
     def __init__(self, index: _Optional[int] = ..., event: _Optional[bytes] = ...) -> None: ...
+
+class ConsumerGroup(_message.Message):
+    __slots__ = ("group_id", "created_index", "changed_index", "coordinator", "coordinator_index", "members")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    CREATED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_INDEX_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    created_index: int
+    changed_index: int
+    coordinator: str
+    coordinator_index: int
+    members: _containers.RepeatedCompositeFieldContainer[GroupMember]
+    def __init__(self, group_id: _Optional[str] = ..., created_index: _Optional[int] = ..., changed_index: _Optional[int] = ..., coordinator: _Optional[str] = ..., coordinator_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[GroupMember, _Mapping]]] = ...) -> None: ...
+
+class GroupMember(_message.Message):
+    __slots__ = ("consumer_id", "joined_index", "streams", "assigned")
+    CONSUMER_ID_FIELD_NUMBER: _ClassVar[int]
+    JOINED_INDEX_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    ASSIGNED_FIELD_NUMBER: _ClassVar[int]
+    consumer_id: str
+    joined_index: int
+    streams: _containers.RepeatedScalarFieldContainer[str]
+    assigned: _containers.RepeatedCompositeFieldContainer[AssignedStream]
+    def __init__(self, consumer_id: _Optional[str] = ..., joined_index: _Optional[int] = ..., streams: _Optional[_Iterable[str]] = ..., assigned: _Optional[_Iterable[_Union[AssignedStream, _Mapping]]] = ...) -> None: ...
+
+class AssignedStream(_message.Message):
+    __slots__ = ("stream", "partitions")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, stream: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RememberedOutcome(_message.Message):
     __slots__ = ("request_id", "outcome")
@@ -259,7 +343,7 @@ class Cursor(_message.Message):
     def __init__(self, stream: _Optional[str] = ..., partition: _Optional[int] = ..., cursor_id: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
 
 class ControlRequest(_message.Message):
-    __slots__ = ("cluster_id", "sender", "timeout_ms", "proposal", "suspect_leader", "join", "show_cluster", "drain_server", "remove_server", "transfer_leader", "read_index")
+    __slots__ = ("cluster_id", "sender", "timeout_ms", "proposal", "suspect_leader", "join", "show_cluster", "drain_server", "remove_server", "transfer_leader", "report_coordinator", "read_index")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SENDER_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +354,7 @@ class ControlRequest(_message.Message):
     DRAIN_SERVER_FIELD_NUMBER: _ClassVar[int]
     REMOVE_SERVER_FIELD_NUMBER: _ClassVar[int]
     TRANSFER_LEADER_FIELD_NUMBER: _ClassVar[int]
+    REPORT_COORDINATOR_FIELD_NUMBER: _ClassVar[int]
     READ_INDEX_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     sender: str
@@ -281,8 +366,9 @@ class ControlRequest(_message.Message):
     drain_server: DrainServer
     remove_server: RemoveServer
     transfer_leader: TransferLeader
+    report_coordinator: ReportCoordinator
     read_index: ReadIndex
-    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., proposal: _Optional[bytes] = ..., suspect_leader: _Optional[_Union[SuspectLeader, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., show_cluster: _Optional[_Union[ShowCluster, _Mapping]] = ..., drain_server: _Optional[_Union[DrainServer, _Mapping]] = ..., remove_server: _Optional[_Union[RemoveServer, _Mapping]] = ..., transfer_leader: _Optional[_Union[TransferLeader, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ...) -> None: ...
+    def __init__(self, cluster_id: _Optional[str] = ..., sender: _Optional[str] = ..., timeout_ms: _Optional[int] = ..., proposal: _Optional[bytes] = ..., suspect_leader: _Optional[_Union[SuspectLeader, _Mapping]] = ..., join: _Optional[_Union[Join, _Mapping]] = ..., show_cluster: _Optional[_Union[ShowCluster, _Mapping]] = ..., drain_server: _Optional[_Union[DrainServer, _Mapping]] = ..., remove_server: _Optional[_Union[RemoveServer, _Mapping]] = ..., transfer_leader: _Optional[_Union[TransferLeader, _Mapping]] = ..., report_coordinator: _Optional[_Union[ReportCoordinator, _Mapping]] = ..., read_index: _Optional[_Union[ReadIndex, _Mapping]] = ...) -> None: ...
 
 class ControlReply(_message.Message):
     __slots__ = ("outcome", "error", "cluster_id", "cluster", "done", "read_index")
@@ -329,6 +415,18 @@ class SuspectLeader(_message.Message):
     reporter: str
     incarnation: str
     def __init__(self, stream_id: _Optional[int] = ..., partition: _Optional[int] = ..., leader_epoch: _Optional[int] = ..., reporter: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
+
+class ReportCoordinator(_message.Message):
+    __slots__ = ("group_id", "consumer_id", "coordinator", "epoch")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    CONSUMER_ID_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    consumer_id: str
+    coordinator: str
+    epoch: int
+    def __init__(self, group_id: _Optional[str] = ..., consumer_id: _Optional[str] = ..., coordinator: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Join(_message.Message):
     __slots__ = ("server_id", "incarnation")
