@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from google.protobuf.message import DecodeError
 
-from liftbridge.errors import FailedPrecondition, InternalError, RequestError, Unavailable
+from liftbridge.errors import FailedPrecondition, InternalError, OffsetOutOfRange, RequestError, Unavailable
 from liftbridge.metadata.model import CURSORS_STREAM, StreamState
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.leader import PartitionLeader
@@ -191,7 +191,11 @@ class Cursors:
                 if partition.end_reason is not None:
                     raise partition.end_reason
                 start = max(table.next_offset, partition.log.start_offset)
-                table.add(*read_forward(partition, start, stop, _CHUNK_BYTES))
+                try:
+                    table.add(*read_forward(partition, start, stop, _CHUNK_BYTES))
+                except OffsetOutOfRange:
+                    if start >= partition.log.start_offset:
+                        raise  # else the cleaner, in its own thread, was here just now
                 if table.next_offset < stop:
                     await asyncio.sleep(0)
         return table
