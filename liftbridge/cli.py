@@ -21,6 +21,7 @@ from liftbridge.config import Settings, load
 from liftbridge.errors import ConfigError, LiftbridgeError, PluginError
 from liftbridge.interfaces.provider import Seam
 from liftbridge.plugin_manager import PluginManager
+from liftbridge.plugin_template import SEAM_NAMES, write_project
 from liftbridge.version import version
 
 _EXIT_FAILED, _EXIT_USAGE = 1, 2
@@ -78,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_demo(commands)
     _add_plugins(commands)
+    _add_plugin(commands)
     _add_config(commands)
     _add_dump_log(commands)
     _add_cluster(commands)
@@ -169,6 +171,20 @@ def _add_plugins(commands: Any) -> None:
     plugins.add_argument("-c", "--config", metavar="FILE", type=Path, help="read settings from FILE")
     plugins.add_argument("--json", action="store_true", help="for programs")
     plugins.set_defaults(command=_plugins)
+
+
+def _add_plugin(commands: Any) -> None:
+    plugin = commands.add_parser("plugin", help="begin a plugin of your own")
+    actions = plugin.add_subparsers(title="actions", metavar="ACTION", required=True)
+    new = actions.add_parser(
+        "new",
+        help="write a project for a new plugin",
+        description="Writes a project that can be installed, with the tests of its seam. Overwrites nothing.",
+    )
+    new.add_argument("name", metavar="NAME", help="of the project and its folder, like acme-storage-tape")
+    new.add_argument("--seam", required=True, choices=SEAM_NAMES, help="what the plugin is to provide")
+    new.add_argument("--directory", metavar="DIR", type=Path, default=Path(), help="where to put the folder")
+    new.set_defaults(command=_new_plugin)
 
 
 def _add_config(commands: Any) -> None:
@@ -289,6 +305,12 @@ def _plugins(options: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
     else:
         _print_table(rows)
+    return 0
+
+
+def _new_plugin(options: argparse.Namespace) -> int:
+    project = write_project(options.name, options.seam, options.directory)
+    print(f"Wrote {project}. Next:\n  cd {project}\n  pip install -e '.[test]'\n  pytest")
     return 0
 
 

@@ -1,9 +1,13 @@
 """Every consensus of ours keeps the promises of the seam."""
 
+from typing import ClassVar
+
 import pytest
 from raft_group import RaftGroup
+from registered import ProviderName
 
 from liftbridge.interfaces.consensus import Consensus
+from liftbridge.interfaces.provider import Seam
 from liftbridge.testing.consensus_suite import ConsensusGroup, ConsensusSuite
 from liftbridge.testing.memory_consensus import MemoryConsensus, MemoryConsensusGroup
 
@@ -29,6 +33,8 @@ class TestMemoryConsensus(ConsensusSuite):
 
 
 class TestRaftBuiltin(ConsensusSuite):
+    provider: ClassVar[ProviderName] = (Seam.CONSENSUS, "raft_builtin")
+
     @pytest.fixture
     def group(self) -> ConsensusGroup:
         return RaftGroup()

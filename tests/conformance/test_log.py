@@ -1,65 +1,67 @@
 """Every log storage against its suite, and against a list."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from registered import ProviderName, create
 
 from liftbridge.interfaces.log import LogStorage
+from liftbridge.interfaces.provider import Seam
 from liftbridge.testing.log_suite import LogStorageSuite, OpenStorage
 from liftbridge.testing.memory_index import MemoryIndexStorage
-from liftbridge.testing.memory_log import MemoryLogStorage
 from liftbridge_storage_lmdb.index import LmdbIndexStorage
-from liftbridge_storage_segments.storage import SegmentStorage
-from liftbridge_storage_sqlite.storage import SqliteStorage
+
+SEGMENTS = (Seam.LOG_STORAGE, "segments")
+#: So that small logs have several index entries.
+DENSE_INDEX = {"storage.segments.index.interval": 100}
+
+
+def opening(make: Callable[[], LogStorage]) -> Iterator[OpenStorage]:
+    """Opens the same storage again and again, and closes it in the end."""
+    opened: list[LogStorage] = []
+
+    def open_storage() -> LogStorage:
+        opened.append(make())
+        return opened[-1]
+
+    yield open_storage
+    for storage in opened:
+        storage.close()
 
 
 class TestSegments(LogStorageSuite):
+    provider: ClassVar[ProviderName] = SEGMENTS
+
     @pytest.fixture
     def open_storage(self, tmp_path: Path) -> Iterator[OpenStorage]:
-        opened: list[LogStorage] = []
-
-        def open_storage() -> LogStorage:
-            opened.append(SegmentStorage(tmp_path, MemoryIndexStorage(), index_interval_bytes=100))
-            return opened[-1]
-
-        yield open_storage
-        for storage in opened:
-            storage.close()
+        yield from opening(lambda: create(SEGMENTS, tmp_path, DENSE_INDEX, index=MemoryIndexStorage()))
 
 
 class TestSegmentsWithLmdbIndex(LogStorageSuite):
+    provider: ClassVar[ProviderName] = SEGMENTS
+
     @pytest.fixture
     def open_storage(self, tmp_path: Path) -> Iterator[OpenStorage]:
         index = LmdbIndexStorage(tmp_path / "index", max_bytes=1 << 24)
-        opened: list[LogStorage] = []
-
-        def open_storage() -> LogStorage:
-            opened.append(SegmentStorage(tmp_path, index, index_interval_bytes=100))
-            return opened[-1]
-
-        yield open_storage
-        for storage in opened:
-            storage.close()
+        yield from opening(lambda: create(SEGMENTS, tmp_path, DENSE_INDEX, index=index))
         index.close()
 
 
 class TestSqlite(LogStorageSuite):
+    provider: ClassVar[ProviderName] = (Seam.LOG_STORAGE, "sqlite")
+
     @pytest.fixture
     def open_storage(self, tmp_path: Path) -> Iterator[OpenStorage]:
-        opened: list[LogStorage] = []
-
-        def open_storage() -> LogStorage:
-            opened.append(SqliteStorage(tmp_path / "sqlite"))
-            return opened[-1]
-
-        yield open_storage
-        for storage in opened:
-            storage.close()
+        yield from opening(lambda: create(self.provider, tmp_path))
 
 
 class TestMemory(LogStorageSuite):
+    provider: ClassVar[ProviderName] = (Seam.LOG_STORAGE, "memory")
+
     @pytest.fixture
-    def open_storage(self) -> OpenStorage:
-        storage = MemoryLogStorage()
+    def open_storage(self, tmp_path: Path) -> OpenStorage:
+        """Closing it keeps what is in it, as a disk would."""
+        storage = create(self.provider, tmp_path)
         return lambda: storage

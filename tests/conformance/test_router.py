@@ -1,13 +1,20 @@
 """Every subject router against its suite."""
 
-import pytest
+from pathlib import Path
+from typing import ClassVar
 
+import pytest
+from registered import ProviderName, create
+
+from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.testing.router_suite import RouterSuite
-from liftbridge_routing_subjects.router import NatsSubjectRouter
 
 
 class TestSubjects(RouterSuite):
+    provider: ClassVar[ProviderName] = (Seam.SUBJECT_ROUTER, "subjects")
+
     @pytest.fixture
-    def router(self) -> SubjectRouter:
-        return NatsSubjectRouter()
+    def router(self, tmp_path: Path) -> SubjectRouter:
+        router: SubjectRouter = create(self.provider, tmp_path)
+        return router

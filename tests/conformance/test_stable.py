@@ -2,22 +2,25 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from registered import ProviderName, create
 
+from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.stable import StableStore
-from liftbridge.testing.memory_stable import MemoryStableStore
 from liftbridge.testing.stable_suite import OpenStore, StableStoreSuite
-from liftbridge_storage_lmdb.stable import LmdbStableStore
 
 
 class TestLmdb(StableStoreSuite):
+    provider: ClassVar[ProviderName] = (Seam.STABLE_STORE, "lmdb")
+
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> Iterator[OpenStore]:
         opened: list[StableStore] = []
 
         def open_store() -> StableStore:
-            opened.append(LmdbStableStore(tmp_path / "stable", max_bytes=1 << 24))
+            opened.append(create(self.provider, tmp_path, {"storage.lmdb.stable.max.size": 1 << 24}))
             return opened[-1]
 
         yield open_store
@@ -26,7 +29,10 @@ class TestLmdb(StableStoreSuite):
 
 
 class TestMemory(StableStoreSuite):
+    provider: ClassVar[ProviderName] = (Seam.STABLE_STORE, "memory")
+
     @pytest.fixture
-    def open_store(self) -> OpenStore:
-        contents: dict[bytes, bytes] = {}
-        return lambda: MemoryStableStore(contents)
+    def open_store(self, tmp_path: Path) -> OpenStore:
+        """Closing it keeps what is in it, as a disk would."""
+        store = create(self.provider, tmp_path)
+        return lambda: store

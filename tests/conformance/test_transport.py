@@ -1,15 +1,16 @@
 """Every transport against its suite: the real one on a real nats-server, and the twin in memory."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from nats_process import NatsProcess
+from registered import ProviderName, create
 
+from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.transport import Transport
-from liftbridge.testing.memory_transport import MemoryNetwork, MemoryTransport
 from liftbridge.testing.transport_suite import MakeTransport, TransportSuite
-from liftbridge_transport_nats.plugin import liftbridge_add_settings
-from liftbridge_transport_nats.transport import NatsTransport
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +22,14 @@ def nats_url() -> Iterator[str]:
 
 
 class TestMemory(TransportSuite):
+    provider: ClassVar[ProviderName] = (Seam.TRANSPORT, "memory")
+
     @pytest.fixture
-    async def make_transport(self) -> AsyncIterator[MakeTransport]:
-        network = MemoryNetwork()
+    async def make_transport(self, tmp_path: Path) -> AsyncIterator[MakeTransport]:
         transports: list[Transport] = []
 
         async def make(server_id: str) -> Transport:
-            transport = MemoryTransport(network, server_id)
+            transport: Transport = create(self.provider, tmp_path, namespace=str(tmp_path), server_id=server_id)
             transports.append(transport)
             await transport.start()
             return transport
@@ -38,14 +40,15 @@ class TestMemory(TransportSuite):
 
 
 class TestNats(TransportSuite):
+    provider: ClassVar[ProviderName] = (Seam.TRANSPORT, "nats")
+
     @pytest.fixture
-    async def make_transport(self, nats_url: str) -> AsyncIterator[MakeTransport]:
+    async def make_transport(self, nats_url: str, tmp_path: Path) -> AsyncIterator[MakeTransport]:
         transports: list[Transport] = []
-        settings = {setting.name: setting.default for setting in liftbridge_add_settings()}
-        settings["transport.nats.servers"] = (nats_url,)
+        settings = {"transport.nats.servers": (nats_url,)}
 
         async def make(server_id: str) -> Transport:
-            transport = NatsTransport(settings, namespace="suite", server_id=server_id)
+            transport: Transport = create(self.provider, tmp_path, settings, server_id=server_id)
             transports.append(transport)
             await transport.start()
             return transport
