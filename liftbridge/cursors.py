@@ -8,6 +8,7 @@ seen, whatever compaction or a kill left of the log. The table takes memory for 
 """
 
 import asyncio
+import contextlib
 import logging
 from binascii import crc32
 from collections.abc import Awaitable, Callable, Iterator
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 UNKNOWN = -1
 
 _CHUNK_BYTES = 256 * 1024
+_STREAM_TIMEOUT_S = 3.0
 _START_TIMEOUT_S = 1.0
 _SETTLE_TIMEOUT_S = 5.0
 
@@ -217,15 +219,23 @@ class Cursors:
         return number, local, local.leader
 
     async def _stream(self) -> StreamState:
-        while True:
-            stream = self._state.streams.get(CURSORS_STREAM)
-            if stream is not None:
-                return stream
-            if not self._expected:
-                raise InternalError("Cursors stream does not exist")
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(future)
-            await future
+        stream = self._state.streams.get(CURSORS_STREAM)
+        if stream is None and self._expected:
+            stream = await self._wait_for_stream()
+        if stream is None:
+            raise InternalError("Cursors stream does not exist")
+        return stream
+
+    async def _wait_for_stream(self) -> StreamState | None:
+        """The metadata leader makes it when the cluster begins; never, if its own settings don't ask for it."""
+        stream = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STREAM_TIMEOUT_S):
+                while (stream := self._state.streams.get(CURSORS_STREAM)) is None:
+                    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                    self._waiting.append(future)
+                    await future
+        return stream
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from liftbridge.interfaces.log import LogSettings
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.config import StreamConfig, StreamDefaults
+from liftbridge.metadata.model import ACTIVITY_STREAM, CURSORS_STREAM
 from liftbridge.metadata.state import MetadataState, StreamState
 from liftbridge.partition.assignment import Assignment, RetentionSettings
 from liftbridge.partition.leader import LeaderSettings
@@ -85,6 +86,8 @@ def _assignment(
         leader_settings=_leader_settings(stream.config, defaults),
         log_settings=_log_settings(stream.config, defaults),
         retention=_retention(stream.config, defaults),
+        # Nobody but the servers has anything to say there; whoever reaches the transport could forge it.
+        listens=stream.name not in (ACTIVITY_STREAM, CURSORS_STREAM),
     )
 
 

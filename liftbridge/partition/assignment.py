@@ -38,3 +38,4 @@ class Assignment:
     leader_settings: LeaderSettings
     log_settings: LogSettings
     retention: RetentionSettings
+    listens: bool = True

@@ -64,7 +64,7 @@ Role = LeaderRole | FollowerRole
 
 
 class _NoSubscription:
-    """For a subject that the transport doesn't take: clients of the API can publish all the same."""
+    """For a subject that the transport doesn't take, or nobody may publish to: clients of the API can all the same."""
 
     async def unsubscribe(self) -> None:
         pass
@@ -116,6 +116,8 @@ class Roles:
 
     async def _subscribe(self, target: Assignment, ingress: SubjectIngress) -> Subscription:
         echo = bool(target.group)
+        if not target.listens:
+            return _NoSubscription()
         try:
             return await subscribe_patiently(
                 self.transport, target.subject, ingress.receive, queue=target.group, echo=echo

@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import nats
 import pytest
 from api_client import ApiClient, fails_with
 from broker_process import BrokerProcess
+
+from liftbridge.protocol.generated import api_pb2 as api
+from liftbridge.protocol.generated import internal_pb2 as internal
 
 CURSORS = ("--set", "cursors.stream.partitions=3")
 
@@ -47,9 +51,6 @@ async def test_cursor_is_of_its_stream_and_partition(cursor_broker: BrokerProces
 
 
 async def test_record_is_where_and_what_clients_of_the_original_expect(cursor_broker: BrokerProcess) -> None:
-    from liftbridge.protocol.generated import api_pb2 as api
-    from liftbridge.protocol.generated import internal_pb2 as internal
-
     async with ApiClient(cursor_broker.address) as client:
         await set_cursor(client, "where", 42, stream="it", partition=7)
         (message,) = [
@@ -112,3 +113,24 @@ async def test_cursors_survive_the_end_of_the_server(tmp_path: Path, end: str) -
             assert await fetch_cursor(client, "same") == 49
     finally:
         broker.kill()
+
+
+async def test_whoever_reaches_nats_cannot_forge_a_cursor(cursor_broker: BrokerProcess) -> None:
+    subject = "liftbridge-default.cursors"
+    async with ApiClient(cursor_broker.address) as client:
+        await set_cursor(client, "mine", 7)
+        number = crc32(b"mine,s,0") % 3
+        forger = await nats.connect(cursor_broker.nats_url)
+        await forger.publish(f"{subject}.{number}" if number else subject, b"forged")
+        await forger.flush()
+        await forger.close()
+        for _ in range(3):
+            await set_cursor(client, "mine", 8)
+        (metadata,) = (await client("FetchMetadata", streams=["__cursors"])).streamMetadata
+        messages = await client.messages(
+            metadata.partitions[number].highWatermark + 1,
+            stream="__cursors",
+            partition=number,
+            startPosition=api.StartPosition.EARLIEST,
+        )
+        assert b"forged" not in {message.value for message in messages}

@@ -20,7 +20,7 @@ def test_go_liftbridge_publishes_subscribes_and_reads_metadata(tmp_path: Path) -
         ["go", "build", "-o", str(binary), "."], cwd=_SOURCE, capture_output=True, text=True, check=False, timeout=240
     )
     assert built.returncode == 0, built.stderr
-    broker = BrokerProcess(tmp_path / "data")
+    broker = BrokerProcess(tmp_path / "data", "--set", "cursors.stream.partitions=3")
     broker.start()
     try:
         done = subprocess.run([binary, broker.address], capture_output=True, text=True, check=False, timeout=60)

