@@ -19,6 +19,8 @@ from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
 from liftbridge.broker.forwarded import ForwardServer
 from liftbridge.broker.forwarding import Forwarder
+from liftbridge.broker.group_subscriptions import GroupAccess
+from liftbridge.broker.groups import GroupHandlers, GroupTimeouts
 from liftbridge.broker.inboxes import InboxNames
 from liftbridge.broker.publishing import Publishing, SubjectMirror
 from liftbridge.broker.streams import StreamHandlers
@@ -32,6 +34,8 @@ from liftbridge.cluster.starting import StartedLeaders
 from liftbridge.config import Settings
 from liftbridge.cursors import Cursors
 from liftbridge.errors import ConfigError, LiftbridgeError, StorageError
+from liftbridge.groups.coordinator import GroupCoordinator
+from liftbridge.groups.readers import GroupReaders
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.context import ConsensusContext, EndpointContext, LogStorageContext, PluginContext
 from liftbridge.interfaces.endpoint import Endpoint
@@ -124,7 +128,11 @@ class Server:
         started = await self._answer_for_leaders(parts.transport, partitions)
         publishing = await self._start_publishing(parts, partitions)
         cursors = self._make_cursors(partitions, controller)
-        await self._start_endpoints(self._make_broker(parts, partitions, controller, started, publishing, cursors))
+        coordinator = self._make_coordinator(node, controller)
+        groups = self._make_group_handlers(node, controller, coordinator)
+        await self._start_endpoints(
+            self._make_broker(parts, partitions, controller, started, publishing, cursors, groups)
+        )
         await node.register(controller, self._advertised_host(), self._endpoints[0].port)
         assignments = LocalAssignments(
             self._state, self.server_id, self._incarnation, parts.router, stream_defaults(self._settings)
@@ -133,6 +141,7 @@ class Server:
         partitions.remove_orphans()
         self._run_in_background(self._keep_reconciled(assignments, partitions))
         self._run_in_background(Cleaner(partitions, self._clock).run())
+        self._run_in_background(coordinator.run())
         if self._settings["activity.stream.enabled"]:
             self._run_in_background(self._make_activity_publisher(partitions, controller).run())
         for endpoint in self._endpoints:
@@ -199,6 +208,7 @@ class Server:
                 control=ControlSettings(
                     session_timeout_s=settings["clustering.session.timeout"],
                     rebalance_interval_s=settings["clustering.rebalance.interval"],
+                    report_window_s=settings["groups.coordinator.timeout"],
                 ),
                 internal_streams=internal_streams(settings),
             ),
@@ -284,6 +294,32 @@ class Server:
         )
         return ActivityPublisher(self._state, partitions, settings, controller.activity_published)
 
+    def _make_coordinator(self, node: ClusterNode, controller: MetadataController) -> GroupCoordinator:
+        return GroupCoordinator(
+            self._state,
+            self._clock,
+            server_id=self.server_id,
+            consumer_timeout_s=self._settings["groups.consumer.timeout"],
+            holds_lease=lambda: node.holds_lease,
+            catch_up=controller.catch_up,
+            expire=controller.expire_member,
+        )
+
+    def _make_group_handlers(
+        self, node: ClusterNode, controller: MetadataController, coordinator: GroupCoordinator
+    ) -> tuple[GroupHandlers, GroupAccess]:
+        timeouts = GroupTimeouts(
+            self._settings["groups.consumer.timeout"], self._settings["groups.coordinator.timeout"]
+        )
+        access = GroupAccess(
+            self._state,
+            GroupReaders(self._state),
+            self.server_id,
+            catch_up=controller.catch_up,
+            holds_lease=lambda: node.holds_lease,
+        )
+        return GroupHandlers(controller, coordinator, self._clock, timeouts), access
+
     def _make_broker(
         self,
         parts: _Parts,
@@ -292,6 +328,7 @@ class Server:
         started: StartedLeaders,
         publishing: Publishing,
         cursors: Cursors,
+        groups: tuple[GroupHandlers, GroupAccess],
     ) -> Broker:
         return Broker(
             self._state,
@@ -300,6 +337,7 @@ class Server:
             StreamHandlers(controller, started, parts.router, self._clock),
             ClusterMetadataHandlers(self._state, partitions),
             CursorHandlers(cursors),
+            *groups,
         )
 
     async def _start_endpoints(self, broker: Broker) -> None:

@@ -255,8 +255,22 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         check=_internal_replicas,
     ),
     Setting("cursors.stream.auto.pause.time", _DURATION, 60.0, "Comes with auto pause.", check=_not_negative),
-    Setting("groups.consumer.timeout", _DURATION, 15.0, "Comes with consumer groups.", check=_positive),
-    Setting("groups.coordinator.timeout", _DURATION, 15.0, "Comes with consumer groups.", check=_positive),
+    Setting(
+        "groups.consumer.timeout",
+        _DURATION,
+        15.0,
+        "A member of a consumer group that its coordinator hears nothing of for so long is removed. Clients call at 0.4 "
+        "times this.",
+        check=_positive,
+    ),
+    Setting(
+        "groups.coordinator.timeout",
+        _DURATION,
+        15.0,
+        "Members that get no answer from their coordinator for so long report it; reports count together while each comes "
+        "within this time of the one before.",
+        check=_positive,
+    ),
 )
 
 #: Accepted, because config files of the original have them, and without effect so far.

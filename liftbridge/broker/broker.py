@@ -8,6 +8,8 @@ from liftbridge.broker.api import PublishSession as PublishSessionApi
 from liftbridge.broker.api import Subscription as SubscriptionApi
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
+from liftbridge.broker.group_subscriptions import GroupAccess
+from liftbridge.broker.groups import GroupHandlers
 from liftbridge.broker.publishing import Publishing
 from liftbridge.broker.session import PublishSession
 from liftbridge.broker.single_publishing import SinglePublishing
@@ -30,6 +32,8 @@ class Broker:
         streams: StreamHandlers,
         cluster_metadata: ClusterMetadataHandlers,
         cursors: CursorHandlers,
+        groups: GroupHandlers,
+        group_access: GroupAccess,
     ) -> None:
         self._state = state
         self._partitions = partitions
@@ -38,6 +42,8 @@ class Broker:
         self._streams = streams
         self._cluster_metadata = cluster_metadata
         self._cursors = cursors
+        self._groups = groups
+        self._group_access = group_access
 
     def unary_handlers(self) -> Mapping[str, UnaryHandler]:
         return {
@@ -48,6 +54,10 @@ class Broker:
             "PublishToSubject": self._single.publish_to_subject,
             "SetCursor": self._cursors.set_cursor,
             "FetchCursor": self._cursors.fetch_cursor,
+            "JoinConsumerGroup": self._groups.join,
+            "LeaveConsumerGroup": self._groups.leave,
+            "FetchConsumerGroupAssignments": self._groups.fetch_assignments,
+            "ReportConsumerGroupCoordinator": self._groups.report_coordinator,
             **unimplemented_handlers(),
         }
 
@@ -60,4 +70,4 @@ class Broker:
         return PublishSession(self._publishing, sink)
 
     async def subscribe(self, request: api.SubscribeRequest, call: CallContext) -> SubscriptionApi:
-        return await subscribe(request, call, self._state, self._partitions)
+        return await subscribe(request, call, self._state, self._partitions, self._group_access)

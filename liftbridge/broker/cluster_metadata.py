@@ -24,10 +24,7 @@ class ClusterMetadataHandlers:
         return api.FetchMetadataResponse(
             brokers=self._brokers(),
             streamMetadata=[self._stream(name) for name in names],
-            groupMetadata=[
-                api.ConsumerGroupMetadata(groupId=group, error=api.ConsumerGroupMetadata.UNKNOWN_GROUP)
-                for group in request.groups
-            ],
+            groupMetadata=[self._group(group_id) for group_id in request.groups],
         )
 
     async def fetch_partition_metadata(
@@ -74,6 +71,12 @@ class ClusterMetadataHandlers:
             creationTimestamp=stream.creation_timestamp_ns,
             partitions={number: self._partition(stream, number) for number in range(len(stream.partitions))},
         )
+
+    def _group(self, group_id: str) -> api.ConsumerGroupMetadata:
+        group = self._state.groups.get(group_id)
+        if group is None:
+            return api.ConsumerGroupMetadata(groupId=group_id, error=api.ConsumerGroupMetadata.UNKNOWN_GROUP)
+        return api.ConsumerGroupMetadata(groupId=group_id, coordinator=group.coordinator, epoch=group.epoch)
 
     def _partition(self, stream: StreamState, number: int) -> api.PartitionMetadata:
         state: PartitionState = stream.partitions[number]

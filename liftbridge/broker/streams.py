@@ -4,6 +4,7 @@ import logging
 from typing import Protocol
 
 from liftbridge.broker.api import CallContext
+from liftbridge.broker.deadlines import remaining_s
 from liftbridge.broker.validation import (
     RESERVED_STREAMS,
     check_group,
@@ -20,9 +21,6 @@ from liftbridge.metadata.controller import MetadataController
 from liftbridge.protocol.generated import api_pb2 as api
 
 logger = logging.getLogger(__name__)
-
-#: For calls without a deadline.
-DEFAULT_TIMEOUT_S = 5.0
 #: How long a create that committed waits for the leaders to run.
 _START_TIMEOUT_S = 5.0
 
@@ -62,7 +60,7 @@ class StreamHandlers:
             config=config,
             partitions=partitions,
             replication_factor=replication_factor(request, len(self._controller.servers())),
-            timeout_s=self._remaining_s(call),
+            timeout_s=remaining_s(call, self._clock),
         )
         await self._partitions.wait_started(stream.stream_id, _START_TIMEOUT_S)
         return api.CreateStreamResponse()
@@ -71,10 +69,5 @@ class StreamHandlers:
         """Answers once the deletion is committed."""
         if request.name in RESERVED_STREAMS:
             raise InvalidRequest("Stream is reserved")
-        await self._controller.delete_stream(request.name, timeout_s=self._remaining_s(call))
+        await self._controller.delete_stream(request.name, timeout_s=remaining_s(call, self._clock))
         return api.DeleteStreamResponse()
-
-    def _remaining_s(self, call: CallContext) -> float:
-        if call.deadline_ns is None:
-            return DEFAULT_TIMEOUT_S
-        return max(0.0, (call.deadline_ns - self._clock.monotonic_ns()) / 1e9)

@@ -1,32 +1,16 @@
 """Subscribe: the checks in the original's order, then a subscription."""
 
 from liftbridge.broker.api import CallContext
+from liftbridge.broker.group_subscriptions import GroupAccess
 from liftbridge.errors import FailedPrecondition, InternalError, InvalidRequest, NotFound, Unavailable
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.manager import LocalPartition, PartitionManager
-from liftbridge.partition.partition import Partition, PartitionKey
+from liftbridge.partition.partition import Partition
 from liftbridge.partition.subscription import PartitionSubscription, resolve_range
 from liftbridge.protocol.generated import api_pb2 as api
 
 #: How long a subscriber waits for a leader that is new to its role.
 _SETTLE_TIMEOUT_S = 5.0
-
-
-class GroupSubscription(PartitionSubscription):
-    """A subscription that holds its consumer group's place on the partition."""
-
-    _partitions: PartitionManager
-    _place: tuple[PartitionKey, str]
-
-    def hold(self, partitions: PartitionManager, key: PartitionKey, group: str, epoch: int) -> None:
-        """Takes the place, ending whoever held it. Raises when a member of a later epoch does."""
-        if not partitions.attach_group_reader(key, group, epoch, self):
-            raise FailedPrecondition("Consumer is not currently assigned this partition")
-        self._partitions, self._place = partitions, (key, group)
-
-    def close(self) -> None:
-        key, group = self._place
-        self._partitions.detach_group_reader(key, group, self)
 
 
 def _serves(local: LocalPartition, request: api.SubscribeRequest) -> bool:
@@ -44,7 +28,11 @@ def _asks_for_the_end(request: api.SubscribeRequest, partition: Partition) -> bo
 
 
 async def subscribe(
-    request: api.SubscribeRequest, call: CallContext, state: MetadataState, partitions: PartitionManager
+    request: api.SubscribeRequest,
+    call: CallContext,
+    state: MetadataState,
+    partitions: PartitionManager,
+    groups: GroupAccess,
 ) -> PartitionSubscription:
     """Accepts a subscription or raises what the client gets (reference: the original's API, section 5.2)."""
     del call
@@ -61,11 +49,11 @@ async def subscribe(
         raise FailedPrecondition("Server not partition leader")
     if consumer.groupId and not local.is_leader:
         raise InvalidRequest("Consumer groups not compatible with ReadISRReplica")
+    if consumer.groupId:
+        await groups.catch_up()
     if _asks_for_the_end(request, local.partition) and not await local.wait_settled(_SETTLE_TIMEOUT_S):
         raise Unavailable("the partition doesn't know yet how much of it is committed: a replica is missing, try again")
     read_range = resolve_range(local.partition, request)
-    if not consumer.groupId:
-        return PartitionSubscription(local.partition, read_range)
-    subscription = GroupSubscription(local.partition, read_range)
-    subscription.hold(partitions, local.assignment.key, consumer.groupId, consumer.groupEpoch)
-    return subscription
+    if consumer.groupId:
+        return groups.open(local, read_range, consumer)
+    return PartitionSubscription(local.partition, read_range)

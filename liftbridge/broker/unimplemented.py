@@ -8,10 +8,6 @@ from liftbridge.errors import Unimplemented
 _METHODS = (
     "PauseStream",
     "SetStreamReadonly",
-    "JoinConsumerGroup",
-    "LeaveConsumerGroup",
-    "FetchConsumerGroupAssignments",
-    "ReportConsumerGroupCoordinator",
 )
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from liftbridge.cluster.coordinators import replacements
 from liftbridge.errors import InternalError
 from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, PartitionChange
 from liftbridge.metadata.model import PartitionState, ServerState, ServerStatus, StreamState
@@ -23,11 +24,14 @@ logger = logging.getLogger(__name__)
 class ControlSettings:
     """``session_timeout_s``: silence after which a server is dead. ``suspicion_window_s``: reports on a leader count
     together when they arrive within this time. ``rebalance_interval_s``: when nothing else changed for so long,
-    replicas that are missing are added and leaderships evened out; 0 never does. Batches: partitions that change with one command."""
+    replicas that are missing are added and leaderships evened out; 0 never does. ``report_window_s``: reports of consumers
+    on their coordinator count together while each comes within this time of the one before. Batches: partitions that
+    change with one command."""
 
     session_timeout_s: float = 1.0
     suspicion_window_s: float = 5.0
     rebalance_interval_s: float = 60.0
+    report_window_s: float = 15.0
     failover_batch: int = 250
     drain_batch: int = 50
 
@@ -152,7 +156,7 @@ class ControllerCore:
         looked_at = (self._state.version, len(self._suspected))
         if looked_at == self._looked_at:
             return self._rebalance(now_ns)
-        commands = self._partition_commands()
+        commands = [*replacements(self._state), *self._partition_commands()]
         if not commands:
             self._looked_at = looked_at
             self._calm_since_ns = now_ns

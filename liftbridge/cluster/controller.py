@@ -17,7 +17,14 @@ from liftbridge.errors import ConsensusError, LiftbridgeError, NoResponders, Tra
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.transport import Delivery, Transport
 from liftbridge.metadata.asking import controller_subject
-from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, CreateStream, encode_command
+from liftbridge.metadata.commands import (
+    ChangeCoordinators,
+    ChangePartitions,
+    ChangeServer,
+    Command,
+    CreateStream,
+    encode_command,
+)
 from liftbridge.metadata.internal_streams import InternalStreams
 from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
@@ -111,6 +118,7 @@ class ClusterController:
             core,
             self._clock,
             wake=self._changed.set,
+            report_window_s=self._settings.report_window_s,
             cluster_id=self._cluster_id,
             server_id=self._server_id,
         )
@@ -264,6 +272,8 @@ def _describe(command: Command) -> str:
             elected = sum(bool(one.leader) for one in command.changes)
             offline = sum(one.leader == "" for one in command.changes)
             return f"{len(command.changes)} partitions change: {elected} get another leader, {offline} go offline"
+        case ChangeCoordinators():
+            return f"{len(command.changes)} consumer groups get another coordinator"
         case CreateStream():
             replicas = ", ".join(command.placements[0].replicas)
             return f"stream {command.name} is made, with {len(command.placements)} partitions on {replicas}"

@@ -232,7 +232,9 @@ class ClusterNode:
                 await self._drain(controller, timeout_s)
         except (LiftbridgeError, TimeoutError) as error:
             left = burden(self._state, self._identity.server_id)
-            logger.warning("Not drained: %s; %d partitions are left to failover", error or "no time left", left)
+            logger.warning(
+                "Not drained: %s; %d partitions and consumer groups are left to failover", error or "no time left", left
+            )
 
     async def _drain(self, controller: MetadataController, timeout_s: float) -> None:
         server_id = self._identity.server_id

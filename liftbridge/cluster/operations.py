@@ -40,7 +40,7 @@ class Operations:
         await self._begin_draining(server_id, timeout_s)
         left = burden(self._state, server_id)
         if left:
-            raise Unfinished(f"still to be handed over: {left} partitions")
+            raise Unfinished(f"still to be handed over: {left} partitions and consumer groups")
         if server_id == self._server_id:
             await self._hand_over_metadata(timeout_s)
         alone = sum(one.isr == (server_id,) for stream in self._state.streams.values() for one in stream.partitions)
@@ -229,9 +229,13 @@ class Operations:
 
 
 def burden(state: MetadataState, server_id: str) -> int:
-    """Partitions that a draining server still has to hand over, and can: others in the ISR are live."""
-    return sum(
+    """Partitions and consumer groups that a draining server still has to hand over, and can: others in the ISR, or any
+    others, are live."""
+    partitions = sum(
         server_id in partition.isr and any(is_live(state, one) for one in partition.isr if one != server_id)
         for stream in state.streams.values()
         for partition in stream.partitions
     )
+    if not any(is_live(state, one) for one in state.servers if one != server_id):
+        return partitions
+    return partitions + sum(group.coordinator == server_id for group in state.groups.values())

@@ -8,10 +8,12 @@ from google.protobuf.message import DecodeError
 
 from liftbridge.clock import Clock
 from liftbridge.cluster.control import ControllerCore, Suspicion
+from liftbridge.cluster.coordinators import CoordinatorReport, CoordinatorReports, ReportRefused
 from liftbridge.cluster.operations import Operations, Refusal, Unfinished
 from liftbridge.cluster.picture import cluster_picture
 from liftbridge.errors import ConsensusError, NotLeader, PayloadTooLarge, ProposalDropped, ProposalTimeout
 from liftbridge.interfaces.consensus import Consensus
+from liftbridge.metadata.commands import encode_command
 from liftbridge.metadata.model import Applied, Refused, ServerStatus
 from liftbridge.metadata.snapshots import outcome_to_proto
 from liftbridge.metadata.state import MetadataState
@@ -41,6 +43,7 @@ class ControlRequests:
         clock: Clock,
         *,
         wake: Callable[[], None],
+        report_window_s: float,
         cluster_id: str,
         server_id: str,
     ) -> None:
@@ -51,6 +54,7 @@ class ControlRequests:
         self._wake = wake
         self._cluster_id = cluster_id
         self._operations = Operations(consensus, state, server_id)
+        self._reports = CoordinatorReports(state, int(report_window_s * 1e9))
         self._joining = asyncio.Lock()
 
     async def answer(self, payload: bytes) -> bytes | None:
@@ -74,7 +78,7 @@ class ControlRequests:
             return _error(_TRY_AGAIN, str(error))
         except ProposalTimeout as error:
             return _error(_OUTCOME_UNKNOWN, str(error))
-        except (Refusal, PayloadTooLarge, ConsensusError) as error:
+        except (Refusal, ReportRefused, PayloadTooLarge, ConsensusError) as error:
             return _error(_REFUSED, str(error))
 
     async def _carry_out(self, request: internal.ControlRequest, timeout_s: float) -> internal.ControlReply:
@@ -85,6 +89,8 @@ class ControlRequests:
                 return internal.ControlReply(outcome=outcome_to_proto(outcome))
             case "suspect_leader":
                 return self._suspect(request.suspect_leader)
+            case "report_coordinator":
+                return await self._take_report(request.report_coordinator, timeout_s)
             case "read_index":
                 await self._consensus.barrier(timeout_s=timeout_s)
                 return internal.ControlReply(read_index=self._state.applied_index)
@@ -112,6 +118,15 @@ class ControlRequests:
         if problem:
             return _error(_REFUSED, problem)
         self._wake()
+        return _done("reported")
+
+    async def _take_report(self, message: internal.ReportCoordinator, timeout_s: float) -> internal.ControlReply:
+        """Answers once the group has another coordinator, if this report was the last one that it took."""
+        report = CoordinatorReport(message.group_id, message.consumer_id, message.coordinator, message.epoch)
+        change = self._reports.add(report, self._clock.monotonic_ns())
+        if change is not None:
+            logger.warning("Members of group %s don't reach its coordinator %s", report.group_id, report.coordinator)
+            await self._consensus.propose(encode_command(change), timeout_s=timeout_s)
         return _done("reported")
 
     async def _join(self, server_id: str, timeout_s: float) -> internal.ControlReply:

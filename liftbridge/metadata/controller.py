@@ -23,11 +23,13 @@ from liftbridge.metadata.commands import (
     Command,
     CreateStream,
     DeleteStream,
+    JoinGroup,
+    LeaveGroup,
     PartitionChange,
     RegisterServer,
 )
 from liftbridge.metadata.config import StreamConfig
-from liftbridge.metadata.model import Applied, RefusalReason, Refused, ServerStatus, StreamState
+from liftbridge.metadata.model import Applied, GroupState, RefusalReason, Refused, ServerStatus, StreamState
 from liftbridge.metadata.placement import PlacementPolicy, place
 from liftbridge.metadata.proposing import Proposer
 from liftbridge.metadata.state import MetadataState
@@ -50,6 +52,7 @@ _ERRORS: dict[RefusalReason, type[RequestError]] = {
 }
 #: Changes in one command: far below what a message carries, with IDs of any sensible length.
 MAX_CHANGES = 250
+_EXPIRE_S = 5.0
 _CATCH_UP_S = 5.0
 
 
@@ -138,6 +141,37 @@ class MetadataController:
     async def activity_published(self, up_to_index: int, timeout_s: float) -> None:
         """The activity stream has every event up to this index, so nobody need remember them."""
         await self._propose(ActivityPublished(up_to_index), timeout_s)
+
+    # --- consumer groups ----------------------------------------------------------------------------------------------
+
+    async def join_group(
+        self, group_id: str, consumer_id: str, streams: Sequence[str], *, timeout_s: float
+    ) -> GroupState:
+        """Makes the consumer a member, and returns the group as it is then or later."""
+        await self._propose(JoinGroup(group_id, consumer_id, tuple(streams)), timeout_s)
+        group = self._state.groups.get(group_id)
+        if group is None:
+            raise NotFound("consumer group does not exist")
+        return group
+
+    async def leave_group(self, group_id: str, consumer_id: str, *, timeout_s: float) -> None:
+        """As the consumer itself wants."""
+        await self._propose(LeaveGroup(group_id, consumer_id), timeout_s)
+
+    async def expire_member(self, command: LeaveGroup) -> None:
+        """As the coordinator wants; nothing happens when the consumer, or its coordinator, isn't the same any more."""
+        await self._proposer.propose(command, timeout_s=_EXPIRE_S)
+
+    async def report_coordinator(
+        self, group_id: str, consumer_id: str, coordinator: str, epoch: int, *, timeout_s: float
+    ) -> None:
+        """As a consumer that can't reach it wants. When enough of its group say so too, another server is chosen, which
+        this server knows afterwards."""
+        report = internal.ReportCoordinator(
+            group_id=group_id, consumer_id=consumer_id, coordinator=coordinator, epoch=epoch
+        )
+        await self._client.ask(internal.ControlRequest(report_coordinator=report), timeout_s=timeout_s)
+        await self.catch_up()
 
     # --- partitions ---------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,10 @@ from liftbridge.interfaces.log import LogStorage
 from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.partition import Partition, PartitionKey
+from liftbridge.partition.partition import Partition
 from liftbridge.partition.replication.cluster import Servers
 from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.partition.roles import LeaderRole, Role, Roles
-from liftbridge.partition.subscription import PartitionSubscription
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +94,6 @@ class PartitionManager:
     ) -> None:
         self._storage = storage
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
-        self._group_readers: dict[tuple[PartitionKey, str], tuple[int, PartitionSubscription]] = {}
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
         self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id)
         self._changed = asyncio.Condition()
@@ -206,27 +204,6 @@ class PartitionManager:
             local.partition.log.delete()
         else:
             self._storage.remove(local.assignment.key.log_id)
-
-    # --- consumer groups ----------------------------------------------------------------------------------------------
-
-    def attach_group_reader(
-        self, key: PartitionKey, group: str, epoch: int, subscription: PartitionSubscription
-    ) -> bool:
-        """Makes ``subscription`` the group's only one on the partition and ends the one before. False, and nothing
-        changes, when a subscription of a higher epoch holds the place."""
-        current = self._group_readers.get((key, group))
-        if current is not None:
-            if current[0] > epoch:
-                return False
-            current[1].displace()
-        self._group_readers[key, group] = (epoch, subscription)
-        return True
-
-    def detach_group_reader(self, key: PartitionKey, group: str, subscription: PartitionSubscription) -> None:
-        """The subscription ended by itself."""
-        current = self._group_readers.get((key, group))
-        if current is not None and current[1] is subscription:
-            del self._group_readers[key, group]
 
     # --- stopping -----------------------------------------------------------------------------------------------------
 

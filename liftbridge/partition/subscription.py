@@ -115,9 +115,9 @@ class PartitionSubscription:
 
     async def read(self, max_bytes: int) -> bytes:
         """Framed messages; waits for the next one. Empty once displaced."""
-        if self._reverse:
-            return self._read_backward(max_bytes)
-        while not self._displaced:
+        while not self._is_over():
+            if self._reverse:
+                return self._read_backward(max_bytes)
             if self._next >= self._stop:
                 raise ResourceExhausted(STOP_REACHED)
             partition = self._partition
@@ -157,6 +157,10 @@ class PartitionSubscription:
         reason: LiftbridgeError | None = self._partition.end_reason
         if reason is not None:
             raise reason
+
+    def _is_over(self) -> bool:
+        """Whether it ends without an error."""
+        return self._displaced
 
     def displace(self) -> None:
         """Another member of the consumer group takes over: the call ends without an error."""

@@ -124,12 +124,6 @@ async def test_encryption_is_refused_until_it_exists(client: ApiClient, stream: 
     [
         "PauseStream",
         "SetStreamReadonly",
-        "SetCursor",
-        "FetchCursor",
-        "JoinConsumerGroup",
-        "LeaveConsumerGroup",
-        "FetchConsumerGroupAssignments",
-        "ReportConsumerGroupCoordinator",
     ],
 )
 async def test_calls_of_later_versions_say_so(client: ApiClient, method: str) -> None:
