@@ -234,9 +234,9 @@ def test_protection_that_is_not_built_is_refused_not_ignored(read: _Read, key: s
 
 
 def test_setting_without_effect_yet_is_accepted_with_a_warning(read: _Read) -> None:
-    (warning,) = read("groups.consumer.timeout = 1s").warnings
-    assert "groups.consumer.timeout has no effect yet" in warning
-    assert read("groups.consumer.timeout = 15s").warnings == ()
+    (warning,) = read("streams.concurrency.control = true").warnings
+    assert "streams.concurrency.control has no effect yet" in warning
+    assert read("streams.concurrency.control = false").warnings == ()
 
 
 def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
