@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from binascii import crc32
@@ -132,6 +134,28 @@ def test_cursors_never_go_back_while_leaders_are_killed_and_come_back(cluster: C
         cluster.start(victim)
         eventually(lambda: all(len(in_sync(cluster, number)) == len(SERVERS) for number in range(PARTITIONS)))
     for consumer in consumers:
+        consumer.finish()
+
+
+def hand_over(cluster: ClusterProcesses, server_id: str, number: int) -> None:
+    command = [sys.executable, "-m", "liftbridge", "cluster", "transfer-leader", server_id]
+    where = ["--stream", "__cursors", "--partition", str(number), "-n", cluster.nats.url, "--namespace", "test"]
+    subprocess.run(command + where, check=True, timeout=30, stdout=subprocess.DEVNULL)
+
+
+def test_cursors_never_go_back_while_leaders_hand_over(cluster: ClusterProcesses) -> None:
+    consumers = [Consumer(cluster, name) for name in ("c", "d", "e")]
+    for consumer in consumers:
+        consumer.start()
+    for number in range(4):
+        leader = cluster.partition("a", "__cursors", number % PARTITIONS).leader
+        hand_over(cluster, next(one for one in SERVERS if one != leader), number % PARTITIONS)
+        for consumer in consumers:
+            consumer.wait_for_progress()
+    victim = leader_of(cluster, "c")
+    cluster.servers[victim].stop()
+    for consumer in consumers:
+        consumer.wait_for_progress()
         consumer.finish()
 
 
