@@ -10,6 +10,7 @@ from binascii import crc32
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import grpc
 import pytest
@@ -137,10 +138,10 @@ def test_cursors_never_go_back_while_leaders_are_killed_and_come_back(cluster: C
         consumer.finish()
 
 
-def hand_over(cluster: ClusterProcesses, server_id: str, number: int) -> None:
+def hand_over(cluster: ClusterProcesses, server_id: str, number: int, *, must_succeed: bool = True) -> None:
     command = [sys.executable, "-m", "liftbridge", "cluster", "transfer-leader", server_id]
     where = ["--stream", "__cursors", "--partition", str(number), "-n", cluster.nats.url, "--namespace", "test"]
-    subprocess.run(command + where, check=True, timeout=30, stdout=subprocess.DEVNULL)
+    subprocess.run(command + where, check=must_succeed, timeout=90, capture_output=True)
 
 
 def test_cursors_never_go_back_while_leaders_hand_over(cluster: ClusterProcesses) -> None:
@@ -189,6 +190,37 @@ def test_leader_that_stood_still_never_answers_what_it_knew_before(cluster: Clus
                 continue
         assert waiting() in (None, offset)
         eventually(lambda: len(in_sync(cluster, partition_of("c"))) == len(SERVERS))
+
+
+@pytest.mark.slow
+def test_cursors_never_go_back_whatever_happens_to_servers(cluster: ClusterProcesses) -> None:
+    random = Random(7)
+    consumers = [Consumer(cluster, name) for name in ("c", "d", "e", "f")]
+    for consumer in consumers:
+        consumer.start()
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
+        victim = random.choice([leader_of(cluster, "c"), leader_of(cluster, "e"), "a", "b", "c"])
+        if not victim:
+            continue
+        match random.choice(["kill", "stop", "freeze", "hand over"]):
+            case "kill":
+                cluster.servers[victim].kill()
+                cluster.start(victim)
+            case "stop":
+                cluster.servers[victim].stop()
+                cluster.start(victim)
+            case "freeze":
+                os.kill(cluster.servers[victim].pid, signal.SIGSTOP)
+                time.sleep(random.uniform(0.3, 3.0))
+                os.kill(cluster.servers[victim].pid, signal.SIGCONT)
+            case "hand over":
+                leads = cluster.partition("a", "__cursors", 0).leader == victim
+                hand_over(cluster, victim, 1 if leads else 0, must_succeed=False)
+        assert [consumer.problem for consumer in consumers] == [""] * 4
+    for consumer in consumers:
+        consumer.wait_for_progress()
+        consumer.finish()
 
 
 def ask_soon(cluster: ClusterProcesses, server_id: str) -> Callable[[], int | None]:
