@@ -28,6 +28,7 @@ from liftbridge.broker.targets import TargetTable
 from liftbridge.clock import SystemClock
 from liftbridge.cluster.control import ControlSettings
 from liftbridge.cluster.forming import Bootstrap
+from liftbridge.cluster.handing_over import HandingOver
 from liftbridge.cluster.identity import Identity, load_identity
 from liftbridge.cluster.node import ClusterNode, NodeSettings, random_id
 from liftbridge.cluster.starting import StartedLeaders
@@ -126,6 +127,7 @@ class Server:
         controller = self._controller = await self._enter_cluster(parts.consensus, node)
         partitions = self._partitions = await self._start_partitions(parts, controller)
         started = await self._answer_for_leaders(parts.transport, partitions)
+        await self._hand_over_when_asked(parts.transport, partitions)
         publishing = await self._start_publishing(parts, partitions)
         cursors = self._make_cursors(partitions, controller)
         coordinator = self._make_coordinator(node, controller)
@@ -256,6 +258,11 @@ class Server:
         await started.start()
         self._exit.push_async_callback(started.stop)
         return started
+
+    async def _hand_over_when_asked(self, transport: Transport, partitions: PartitionManager) -> None:
+        handing_over = HandingOver(transport, partitions, namespace=self._namespace, server_id=self.server_id)
+        await handing_over.start()
+        self._exit.push_async_callback(handing_over.stop)
 
     async def _start_publishing(self, parts: _Parts, partitions: PartitionManager) -> Publishing:
         targets = TargetTable(self._state, partitions, parts.router)

@@ -45,9 +45,9 @@ class Target:
     """One partition as a publisher's goal.
 
     ``local`` is the partition itself, if this server leads it and its stream is in no load-balance group. ``leader``
-    is who leads it, None if nobody does, or for a stream in a group: ``grouped`` means that the partition gets the
-    message, and acks it, only through the transport. ``attached`` are this server's other partitions that listen on the
-    same subject.
+    is who leads it, None if nobody does, while this server hands it over, or for a stream in a group: ``grouped`` means
+    that the partition gets the message, and acks it, only through the transport. ``attached`` are this server's other
+    partitions that listen on the same subject.
     """
 
     acks: AckTarget
@@ -118,12 +118,13 @@ class TargetTable:
                 f'stream {stream} shares the subject "{subject}" with its group, and nobody can publish to a wildcard: '
                 "publish to one of the subjects that it stands for",
             )
-        direct = local if local is not None and local.is_leader and not state.group else None
+        waits = local is not None and local.handing_over
+        direct = local if local is not None and local.is_leader and not (waits or state.group) else None
         return Target(
             acks=AckTarget(stream, state.subject),
             subject=subject,
             local=direct,
-            leader=None if state.group else _leader(state, partition),
+            leader=None if waits or state.group else _leader(state, partition),
             grouped=bool(state.group),
             attached=tuple(other for other in self.listeners(subject) if other is not direct),
             checks_expected_offsets=bool(state.config.optimistic_concurrency_control),

@@ -145,6 +145,15 @@ class ControllerCore:
         recent = sum(now_ns - witnesses[one] <= self._window_ns for one in followers if one in witnesses)
         return recent > len(followers) // 2
 
+    def is_planned(self, change: PartitionChange) -> bool:
+        """Whether the change takes the lead from a server that could go on leading."""
+        partition = self._state.partition(change.stream_id, change.partition)
+        return (
+            partition is not None
+            and self._may_lead_on(partition.leader)
+            and (change.stream_id, change.partition, partition.leader_epoch) not in self._suspected
+        )
+
     # --- what comes out -----------------------------------------------------------------------------------------------
 
     def plan(self, now_ns: int) -> list[Command]:

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from google.protobuf.message import DecodeError
 
 from liftbridge.clock import Clock
 from liftbridge.cluster.answering import Answering
 from liftbridge.cluster.control import ControllerCore, ControlSettings
+from liftbridge.cluster.handing_over import prepare_successors
 from liftbridge.cluster.heartbeats import heartbeat_subject
 from liftbridge.cluster.presence import server_subject
 from liftbridge.cluster.requests import LEADER_CHANGED, ControlRequests
@@ -23,6 +24,7 @@ from liftbridge.metadata.commands import (
     ChangeServer,
     Command,
     CreateStream,
+    PartitionChange,
     encode_command,
 )
 from liftbridge.metadata.internal_streams import InternalStreams
@@ -119,6 +121,7 @@ class ClusterController:
             self._clock,
             wake=self._changed.set,
             report_window_s=self._settings.report_window_s,
+            prepare=self._prepare,
             cluster_id=self._cluster_id,
             server_id=self._server_id,
         )
@@ -149,8 +152,14 @@ class ClusterController:
                 await self._changed.wait()
                 continue
             for command in core.plan(self._clock.monotonic_ns()):
+                if isinstance(command, ChangePartitions):
+                    await self._prepare([one for one in command.changes if core.is_planned(one)])
                 await self._propose(command, look_again=self._changed)
             await self._wait_for_change()
+
+    async def _prepare(self, changes: Sequence[PartitionChange]) -> None:
+        """Gives leaders that live the time to answer their publishers before others take over."""
+        await prepare_successors(self._transport, self._namespace, self._state, changes)
 
     async def _propose(self, command: Command, *, look_again: asyncio.Event) -> None:
         logger.info("Controller: %s", _describe(command))

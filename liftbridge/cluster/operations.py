@@ -5,6 +5,7 @@ done, and survives a change of the metadata leader.
 """
 
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, PartitionChange, encode_command
@@ -14,6 +15,9 @@ from liftbridge.metadata.state import MetadataState
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 _BATCH = 100
+
+#: Returns when the present leaders of the partitions are ready to be replaced, or had time enough.
+Prepare = Callable[[Sequence[PartitionChange]], Awaitable[None]]
 
 
 class Refusal(Exception):
@@ -27,9 +31,10 @@ class Unfinished(Exception):
 class Operations:
     """For one term of leading."""
 
-    def __init__(self, consensus: Consensus, state: MetadataState, server_id: str) -> None:
+    def __init__(self, consensus: Consensus, state: MetadataState, prepare: Prepare, server_id: str) -> None:
         self._consensus = consensus
         self._state = state
+        self._prepare = prepare
         self._server_id = server_id
 
     # --- draining -----------------------------------------------------------------------------------------------------
@@ -170,7 +175,8 @@ class Operations:
         return PartitionChange(stream.stream_id, number, partition.partition_epoch, replicas=replicas)
 
     def _is_up(self, server_id: str) -> bool:
-        return self._state.servers[server_id].status in (ServerStatus.LIVE, ServerStatus.DRAINING)
+        server = self._state.servers.get(server_id)
+        return server is not None and server.status in (ServerStatus.LIVE, ServerStatus.DRAINING)
 
     # --- handing over -------------------------------------------------------------------------------------------------
 
@@ -195,6 +201,8 @@ class Operations:
             leader=request.server_id,
             unclean=request.server_id not in partition.isr,
         )
+        if not change.unclean and self._is_up(partition.leader):
+            await self._prepare([change])
         await self._propose(ChangePartitions((change,)), timeout_s)
         return f"server {request.server_id} leads {where}"
 

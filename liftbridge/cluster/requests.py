@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from liftbridge.clock import Clock
 from liftbridge.cluster.control import ControllerCore, Suspicion
 from liftbridge.cluster.coordinators import CoordinatorReport, CoordinatorReports, ReportRefused
-from liftbridge.cluster.operations import Operations, Refusal, Unfinished
+from liftbridge.cluster.operations import Operations, Prepare, Refusal, Unfinished
 from liftbridge.cluster.picture import cluster_picture
 from liftbridge.errors import ConsensusError, NotLeader, PayloadTooLarge, ProposalDropped, ProposalTimeout
 from liftbridge.interfaces.consensus import Consensus
@@ -33,7 +33,8 @@ LEADER_CHANGED = internal.ControlReply(
 
 
 class ControlRequests:
-    """Answers for one term of leading. ``wake`` lets the controller look at once at what was reported."""
+    """Answers for one term of leading. ``wake`` lets the controller look at once at what was reported; ``prepare`` tells
+    leaders that live what they are about to lose."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class ControlRequests:
         *,
         wake: Callable[[], None],
         report_window_s: float,
+        prepare: Prepare,
         cluster_id: str,
         server_id: str,
     ) -> None:
@@ -53,8 +55,8 @@ class ControlRequests:
         self._clock = clock
         self._wake = wake
         self._cluster_id = cluster_id
-        self._operations = Operations(consensus, state, server_id)
         self._reports = CoordinatorReports(state, int(report_window_s * 1e9))
+        self._operations = Operations(consensus, state, prepare, server_id)
         self._joining = asyncio.Lock()
 
     async def answer(self, payload: bytes) -> bytes | None:

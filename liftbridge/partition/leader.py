@@ -142,6 +142,11 @@ class PartitionLeader:
         """Whether this takes nothing more."""
         return self._closed
 
+    @property
+    def next_end_offset(self) -> int:
+        """Where the log ends, at most, once all that was taken is appended."""
+        return self.partition.log.end_offset + sum(len(run.items) for run in self._pending)
+
     def call_when_ready(self, callback: Callable[[], None]) -> None:
         """Calls back, once, when no longer ``overloaded``."""
         self._resume.append(callback)

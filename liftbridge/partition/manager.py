@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, Unavailable
-from liftbridge.interfaces.log import LogStorage
+from liftbridge.interfaces.log import LogId, LogStorage
 from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.leader import PartitionLeader
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Disk syncs of different partitions run side by side, up to this many.
 _SYNC_THREADS = 4
+#: How long publishers wait for the next leader, before the present one goes on.
+HAND_OVER_S = 2.0
 
 
 @dataclass(slots=True)
@@ -36,6 +38,8 @@ class LocalPartition:
     role: Role | None = None
     leader: PartitionLeader | None = None
     damage: str | None = None
+    #: Another server is about to lead: publishers wait for that one.
+    handing_over: bool = False
 
     @property
     def is_leader(self) -> bool:
@@ -43,7 +47,7 @@ class LocalPartition:
 
     def change_role(self, role: Role | None) -> Role | None:
         """Puts another role in the place of the present one, which is returned."""
-        previous, self.role = self.role, role
+        previous, self.role, self.handing_over = self.role, role, False
         self.leader = role.leader if isinstance(role, LeaderRole) else None
         return previous
 
@@ -204,6 +208,37 @@ class PartitionManager:
             local.partition.log.delete()
         else:
             self._storage.remove(local.assignment.key.log_id)
+
+    # --- handing over -------------------------------------------------------------------------------------------------
+
+    async def hand_over(self, log_id: LogId, leader_epoch: int, timeout_s: float) -> bool:
+        """Another server shall lead: takes nothing more from publishers that can wait, and returns True once all that was
+        taken is committed and answered. False when that takes too long, or this server doesn't lead in that epoch. When
+        nobody else leads after ``HAND_OVER_S``, this server goes on."""
+        local = next((one for one in self if one.assignment.key.log_id == log_id), None)
+        leader = local.leader if local is not None else None
+        if local is None or leader is None or leader.leader_epoch != leader_epoch:
+            return False
+        self._stop_taking(local)
+        end_offset = leader.next_end_offset
+        try:
+            async with asyncio.timeout(timeout_s):
+                while local.leader is leader and leader.partition.high_watermark < end_offset:
+                    await leader.partition.wait_for_change()
+        except TimeoutError:
+            return False
+        return local.leader is leader
+
+    def _stop_taking(self, local: LocalPartition) -> None:
+        role, local.handing_over = local.role, True
+        self.version += 1
+
+        def go_on() -> None:
+            if local.handing_over and local.role is role:
+                local.handing_over = False
+                self.version += 1
+
+        asyncio.get_running_loop().call_later(HAND_OVER_S, go_on)
 
     # --- stopping -----------------------------------------------------------------------------------------------------
 

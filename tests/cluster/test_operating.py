@@ -1,8 +1,6 @@
 """``liftbridge cluster`` against real servers: what an operator sees and does, and what the exit codes say."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,8 @@ def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
     cluster.kill()
 
 
-def run(cluster: ClusterProcesses, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "liftbridge", "cluster", *arguments]
-    command += ["--namespace", cluster.namespace, "--nats-servers", cluster.nats.url]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def status(cluster: ClusterProcesses) -> dict[str, Any]:
-    done = run(cluster, "status", "--json")
+    done = cluster.operate("status", "--json")
     assert done.returncode in (0, 3), done.stderr
     shown: dict[str, Any] = json.loads(done.stdout)
     return shown
@@ -40,13 +32,13 @@ def server(cluster: ClusterProcesses, server_id: str) -> dict[str, Any]:
 
 def test_status_shows_every_server_and_says_when_something_is_wrong(cluster: ClusterProcesses) -> None:
     cluster.call("a", "CreateStream", name="s", subject="s", partitions=3)
-    shown = run(cluster, "status")
+    shown = cluster.operate("status")
     assert shown.returncode == 0
     for text in ("led by a", "3: 0 offline", "live", "voter", f"127.0.0.1:{cluster.servers['b'].port}"):
         assert text in shown.stdout
     cluster.servers["c"].kill()
     eventually(lambda: server(cluster, "c")["status"] == "down")
-    shown = run(cluster, "status")
+    shown = cluster.operate("status")
     assert shown.returncode == 3
     assert "3: 1 offline" in shown.stdout
     assert status(cluster)["healthy"] is False
@@ -54,7 +46,7 @@ def test_status_shows_every_server_and_says_when_something_is_wrong(cluster: Clu
 
 def test_a_drained_server_leads_nothing_until_it_starts_again(cluster: ClusterProcesses) -> None:
     cluster.call("a", "CreateStream", name="s", subject="s", partitions=6, replicationFactor=3)
-    drained = run(cluster, "drain", "a")
+    drained = cluster.operate("drain", "a")
     assert (drained.returncode, drained.stderr) == (0, "")
     assert "server a is drained" in drained.stdout
     shown = server(cluster, "a")
@@ -76,9 +68,9 @@ def test_sigterm_hands_over_before_the_server_stops(cluster: ClusterProcesses) -
 
 def test_leadership_of_metadata_and_partitions_is_handed_over(cluster: ClusterProcesses) -> None:
     cluster.call("a", "CreateStream", name="s", subject="s", replicationFactor=3)
-    assert run(cluster, "transfer-leader", "b").returncode == 0
+    assert cluster.operate("transfer-leader", "b").returncode == 0
     assert status(cluster)["metadata_leader"] == "b"
-    assert run(cluster, "transfer-leader", "c", "--stream", "s").stdout == "server c leads partition 0 of stream s\n"
+    assert cluster.operate("transfer-leader", "c", "--stream", "s").stdout == "server c leads partition 0 of stream s\n"
     eventually(lambda: cluster.partition("a", "s").leader == "c")
 
 
@@ -86,7 +78,7 @@ def test_a_dead_server_is_replaced_by_a_new_one(cluster: ClusterProcesses) -> No
     cluster.call("a", "CreateStream", name="s", subject="s", partitions=3, replicationFactor=3)
     cluster.servers["b"].kill()
     cluster.add("d").start()
-    removed = run(cluster, "remove", "b")
+    removed = cluster.operate("remove", "b")
     assert (removed.returncode, removed.stdout) == (0, "server b is removed\n")
     for number in range(3):
         assert sorted(cluster.partition("a", "s", number).replicas) == ["a", "c", "d"]
@@ -106,7 +98,7 @@ NONSENSE = [
 
 def test_what_makes_no_sense_is_refused_with_one_line(cluster: ClusterProcesses) -> None:
     for arguments, text in NONSENSE:
-        refused = run(cluster, *arguments)
+        refused = cluster.operate(*arguments)
         assert refused.returncode == 1, arguments
         assert text in refused.stderr
         assert refused.stderr.count("\n") == 1
@@ -114,7 +106,7 @@ def test_what_makes_no_sense_is_refused_with_one_line(cluster: ClusterProcesses)
 
 def test_a_namespace_without_a_cluster_is_an_error_and_not_a_wait_forever(cluster: ClusterProcesses) -> None:
     cluster.namespace = "nobody"
-    nobody = run(cluster, "status", "--timeout", "0.5")
+    nobody = cluster.operate("status", "--timeout", "0.5")
     assert nobody.returncode == 1
     assert 'namespace "nobody"' in nobody.stderr
 
@@ -124,7 +116,7 @@ def test_removing_a_live_server_moves_its_data_first(cluster: ClusterProcesses) 
     (number,) = [number for number in range(3) if cluster.partition("a", "s", number).leader == "c"]
     for value in (b"one", b"two", b"three"):
         cluster.call("c", "Publish", stream="s", partition=number, value=value)
-    removed = run(cluster, "remove", "c", "--timeout", "30")
+    removed = cluster.operate("remove", "c", "--timeout", "30")
     assert (removed.returncode, removed.stdout) == (0, "server c is removed\n")
     assert cluster.servers["c"].wait_for_end() != 0, "it stops by itself"
     partition = cluster.partition("a", "s", number)

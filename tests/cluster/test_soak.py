@@ -205,6 +205,33 @@ async def test_rolling_restart_under_load_refuses_nothing_for_good(cluster: Clus
     assert not soak.strange_errors, "only what may be tried again was refused"
 
 
+@pytest.mark.timeout(240)
+async def test_moving_leaders_under_load_costs_no_publisher_an_error(cluster: ClusterProcesses) -> None:
+    """By an operator's hand and by draining; publishers are connected to leaders and to others."""
+    cluster.call("a", "CreateStream", name=STREAM, subject=STREAM, replicationFactor=3, partitions=PARTITIONS)
+    soak = Soak(cluster, STREAM, PARTITIONS)
+    publishers = [
+        asyncio.create_task(soak.publish(f"publisher{number}-{partition}", partition, random.Random(number)))
+        for number in range(PUBLISHERS)
+        for partition in range(PARTITIONS)
+    ]
+    try:
+        for successor in (*SERVERS, *SERVERS):
+            for partition in range(PARTITIONS):
+                where = ("--stream", STREAM, "--partition", str(partition))
+                moved = await asyncio.to_thread(cluster.operate, "transfer-leader", successor, *where)
+                assert moved.returncode == 0, moved.stderr
+                await asyncio.to_thread(eventually, partial(has_new_acks, soak, time.monotonic()), 10)
+        assert (await asyncio.to_thread(cluster.operate, "drain", "b")).returncode == 0
+        await asyncio.to_thread(eventually, partial(has_new_acks, soak, time.monotonic()), 10)
+    finally:
+        soak.stopping = True
+    await asyncio.wait_for(asyncio.gather(*publishers), 60)
+    for partition, history in soak.histories.items():
+        assert problems_of(history, await read_all(cluster, partition)) == []
+    assert not soak.errors
+
+
 def has_new_acks(soak: Soak, since_s: float) -> bool:
     """In every partition."""
     return all(soak.first_ack_after_s(partition, since_s) is not None for partition in range(PARTITIONS))

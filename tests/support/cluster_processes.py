@@ -1,5 +1,7 @@
 """Several real brokers on one real nats-server, each in a process of its own."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,6 +65,12 @@ class ClusterProcesses:
                 response_deserializer=getattr(api, f"{method}Response").FromString,
             )
             return call(getattr(api, f"{method}Request")(**fields), timeout=timeout, wait_for_ready=True)
+
+    def operate(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``liftbridge cluster ...``, as an operator types it."""
+        command = [sys.executable, "-m", "liftbridge", "cluster", *arguments]
+        command += ["--nats-servers", self.nats.url, "--namespace", self.namespace]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def partition(self, server_id: str, stream: str, number: int = 0) -> api.PartitionMetadata:
         """As that server knows it."""

@@ -41,6 +41,8 @@ class Soak:
     ack_times_s: dict[int, list[float]] = field(default_factory=dict)
     #: Refusals that a publisher can't answer by trying again.
     strange_errors: list[api.PublishAsyncError] = field(default_factory=list)
+    #: Every refusal.
+    errors: list[api.PublishAsyncError] = field(default_factory=list)
     stopping: bool = False
 
     def __post_init__(self) -> None:
@@ -105,7 +107,9 @@ class Soak:
             if not answer.HasField("asyncError"):
                 history.acked[value] = answer.ack.offset
                 self.ack_times_s[partition].append(time.monotonic())
-            elif answer.asyncError.code in _DEFINITE:
+                continue
+            self.errors.append(answer.asyncError)
+            if answer.asyncError.code in _DEFINITE:
                 history.refused.add(value)
                 if answer.asyncError.code != api.PublishAsyncError.INTERNAL:
                     self.strange_errors.append(answer.asyncError)

@@ -470,6 +470,22 @@ class TransferLeader(_message.Message):
     accept_loss: bool
     def __init__(self, server_id: _Optional[str] = ..., stream: _Optional[str] = ..., partition: _Optional[int] = ..., accept_loss: _Optional[bool] = ...) -> None: ...
 
+class HandOver(_message.Message):
+    __slots__ = ("partitions",)
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    partitions: _containers.RepeatedCompositeFieldContainer[LedPartition]
+    def __init__(self, partitions: _Optional[_Iterable[_Union[LedPartition, _Mapping]]] = ...) -> None: ...
+
+class LedPartition(_message.Message):
+    __slots__ = ("stream_id", "partition", "leader_epoch")
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    LEADER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    stream_id: int
+    partition: int
+    leader_epoch: int
+    def __init__(self, stream_id: _Optional[int] = ..., partition: _Optional[int] = ..., leader_epoch: _Optional[int] = ...) -> None: ...
+
 class ClusterPicture(_message.Message):
     __slots__ = ("cluster_id", "metadata_leader", "term", "applied_index", "members", "partitions", "offline_partitions", "partitions_out_of_sync")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]

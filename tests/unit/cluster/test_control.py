@@ -6,7 +6,7 @@ import pytest
 from metadata_states import NoPolicy, States
 
 from liftbridge.cluster.control import ControllerCore, ControlSettings, Suspicion
-from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command
+from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, PartitionChange
 from liftbridge.metadata.model import ServerStatus
 
 SECOND_NS = 1_000_000_000
@@ -328,3 +328,15 @@ def test_a_partition_that_lacks_a_replica_gets_one_when_it_is_calm() -> None:
         partition = controlled.states.partition(stream, number)
         assert set(partition.replicas) == {"a", "b", "d"}
         assert set(partition.isr) == {"a", "b"}, "it comes in when it has caught up"
+
+
+def test_only_taking_the_lead_from_who_could_go_on_is_planned(controlled: Controlled) -> None:
+    stream = controlled.states.create("s", "bac")
+    controlled.pass_time(0.5, "b", "c")
+
+    def change() -> PartitionChange:
+        return PartitionChange(stream, 0, controlled.states.partition(stream).partition_epoch, leader="c")
+
+    assert controlled.core.is_planned(change())
+    controlled.states.apply(ChangeServer("b", ServerStatus.DOWN))
+    assert not controlled.core.is_planned(change())

@@ -9,6 +9,7 @@ import pytest
 
 from liftbridge.clock import SystemClock
 from liftbridge.interfaces.log import LogId, LogSettings
+from liftbridge.partition import manager
 from liftbridge.partition.assignment import Assignment, RetentionSettings
 from liftbridge.partition.durability import Durability
 from liftbridge.partition.leader import LeaderSettings
@@ -281,6 +282,34 @@ async def test_whoever_waits_when_the_role_is_lost_hears_that_nobody_knows(clust
     assert isinstance(refusal, Refusal)
     assert refusal.kind is RefusalKind.OUTCOME_UNKNOWN
     assert "leader changed" in refusal.message
+
+
+async def test_a_leader_that_hands_over_answers_everything_and_holds_up_who_comes_after(cluster: Cluster) -> None:
+    a = cluster.servers["a"]
+    answers = [a.publish(b"%d" % number) for number in range(20)]
+    assert await a.partitions.hand_over(KEY.log_id, 1, PATIENCE_S)
+    assert [one.result() for one in answers] == list(range(20))
+    assert a.local.handing_over
+    cluster.metadata.elect("b")
+    await cluster.until(lambda: a.local.leader is None)
+    assert not a.local.handing_over
+
+
+async def test_handing_over_gives_up_while_followers_are_away_and_for_another_epoch(cluster: Cluster) -> None:
+    a = cluster.servers["a"]
+    cluster.metadata.frozen = True
+    for name in ("b", "c"):
+        cluster.network.cut("a", name)
+    a.publish(b"x")
+    assert not await a.partitions.hand_over(KEY.log_id, 1, 0.05)
+    assert not await a.partitions.hand_over(KEY.log_id, 2, PATIENCE_S)
+
+
+async def test_without_a_successor_the_leader_goes_on(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "HAND_OVER_S", 0.01)
+    a = cluster.servers["a"]
+    assert await a.partitions.hand_over(KEY.log_id, 1, PATIENCE_S)
+    await cluster.until(lambda: not a.local.handing_over)
 
 
 async def test_what_was_not_appended_when_the_role_is_lost_is_surely_not_stored(cluster: Cluster) -> None:
