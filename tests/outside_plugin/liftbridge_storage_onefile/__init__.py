@@ -1,0 +1,1 @@
+"""The log storage "onefile" for Liftbridge."""
