@@ -10,6 +10,9 @@ class MetadataEventKind(StrEnum):
     LEADER_ELECTED = "leader elected"
     PARTITION_OFFLINE = "partition offline"
     ISR_CHANGED = "ISR changed"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    READONLY_CHANGED = "readonly changed"
     SERVER_UP = "server up"
     SERVER_DOWN = "server down"
     SERVER_DRAINING = "server draining"
@@ -24,6 +27,7 @@ class MetadataEvent:
     stream, about a server, or about a consumer of a group; the others are empty.
 
     ``streams`` are those that a consumer joined for. ``expired``: it left because nothing was heard of it.
+    ``resume_all``: what wakes one paused partition of the stream wakes all. ``readonly`` is the new state.
     """
 
     index: int
@@ -35,3 +39,5 @@ class MetadataEvent:
     consumer: str = ""
     streams: tuple[str, ...] = ()
     expired: bool = False
+    resume_all: bool = False
+    readonly: bool = False

@@ -78,6 +78,20 @@ def activity_event(event: MetadataEvent) -> api.ActivityStreamEvent | None:
         case MetadataEventKind.STREAM_DELETED:
             message.op = api.DELETE_STREAM
             message.deleteStreamOp.stream = event.stream
+        case MetadataEventKind.PAUSED:
+            message.op = api.PAUSE_STREAM
+            message.pauseStreamOp.stream = event.stream
+            message.pauseStreamOp.partitions.extend(event.partitions)
+            message.pauseStreamOp.resumeAll = event.resume_all
+        case MetadataEventKind.RESUMED:
+            message.op = api.RESUME_STREAM
+            message.resumeStreamOp.stream = event.stream
+            message.resumeStreamOp.partitions.extend(event.partitions)
+        case MetadataEventKind.READONLY_CHANGED:
+            message.op = api.SET_STREAM_READONLY
+            message.setStreamReadonlyOp.stream = event.stream
+            message.setStreamReadonlyOp.partitions.extend(event.partitions)
+            message.setStreamReadonlyOp.readonly = event.readonly
         case MetadataEventKind.CONSUMER_JOINED:
             message.op = api.JOIN_CONSUMER_GROUP
             message.joinConsumerGroupOp.groupId = event.group

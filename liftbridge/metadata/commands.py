@@ -74,6 +74,38 @@ class ChangePartitions:
 
 
 @dataclass(frozen=True, slots=True)
+class PausePartitions:
+    """The partitions, or with none named all of the stream, give their resources back. ``timestamp_ns`` is the proposer's
+    time. With ``leader_epochs``, one for each partition, only those are paused that still have them, and the stream's
+    ``resume_all`` stays: that is a pause for idleness."""
+
+    stream: str
+    partitions: tuple[int, ...]
+    resume_all: bool
+    timestamp_ns: int
+    leader_epochs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePartitions:
+    """The partitions work again; all of the stream's, if none is named or the latest pause said so."""
+
+    stream: str
+    partitions: tuple[int, ...]
+    timestamp_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetReadonly:
+    """The partitions, or with none named all of the stream, take messages or take none."""
+
+    stream: str
+    partitions: tuple[int, ...]
+    readonly: bool
+    timestamp_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeServer:
     """A server's new status. With ``incarnation``, only for that start of it."""
 
@@ -131,6 +163,9 @@ Command = (
     | CreateStream
     | DeleteStream
     | ChangePartitions
+    | PausePartitions
+    | ResumePartitions
+    | SetReadonly
     | ChangeServer
     | ActivityPublished
     | JoinGroup
@@ -186,6 +221,31 @@ def _to_proto(command: Command) -> internal.Command:
         case ChangePartitions():
             changes = [_change_to_proto(one) for one in command.changes]
             return internal.Command(change_partitions=internal.ChangePartitions(changes=changes))
+        case PausePartitions():
+            return internal.Command(
+                pause_partitions=internal.PausePartitions(
+                    stream=command.stream,
+                    partitions=command.partitions,
+                    resume_all=command.resume_all,
+                    timestamp_ns=command.timestamp_ns,
+                    leader_epochs=command.leader_epochs,
+                )
+            )
+        case ResumePartitions():
+            return internal.Command(
+                resume_partitions=internal.ResumePartitions(
+                    stream=command.stream, partitions=command.partitions, timestamp_ns=command.timestamp_ns
+                )
+            )
+        case SetReadonly():
+            return internal.Command(
+                set_readonly=internal.SetReadonly(
+                    stream=command.stream,
+                    partitions=command.partitions,
+                    readonly=command.readonly,
+                    timestamp_ns=command.timestamp_ns,
+                )
+            )
         case ChangeServer():
             return internal.Command(
                 change_server=internal.ChangeServer(
@@ -256,6 +316,21 @@ def _from_proto(message: internal.Command) -> Command:
             return DeleteStream(message.delete_stream.name)
         case "change_partitions":
             return ChangePartitions(tuple(_change_from_proto(one) for one in message.change_partitions.changes))
+        case "pause_partitions":
+            pause = message.pause_partitions
+            return PausePartitions(
+                pause.stream,
+                tuple(pause.partitions),
+                pause.resume_all,
+                pause.timestamp_ns,
+                tuple(pause.leader_epochs),
+            )
+        case "resume_partitions":
+            resume = message.resume_partitions
+            return ResumePartitions(resume.stream, tuple(resume.partitions), resume.timestamp_ns)
+        case "set_readonly":
+            flag = message.set_readonly
+            return SetReadonly(flag.stream, tuple(flag.partitions), flag.readonly, flag.timestamp_ns)
         case "change_server":
             change = message.change_server
             return ChangeServer(change.server_id, _status(change.status), change.incarnation)

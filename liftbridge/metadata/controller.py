@@ -1,7 +1,7 @@
 """Changes to metadata, on any server: proposed to the metadata group, with the outcome as a client may hear it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from liftbridge.clock import Clock
 from liftbridge.errors import (
@@ -26,7 +26,10 @@ from liftbridge.metadata.commands import (
     JoinGroup,
     LeaveGroup,
     PartitionChange,
+    PausePartitions,
     RegisterServer,
+    ResumePartitions,
+    SetReadonly,
 )
 from liftbridge.metadata.config import StreamConfig
 from liftbridge.metadata.model import Applied, GroupState, RefusalReason, Refused, ServerStatus, StreamState
@@ -44,6 +47,7 @@ _ERRORS: dict[RefusalReason, type[RequestError]] = {
     RefusalReason.NO_SUCH_SERVER: NotFound,
     RefusalReason.OTHER_START: FailedPrecondition,
     RefusalReason.STILL_IN_USE: FailedPrecondition,
+    RefusalReason.NO_SUCH_PARTITION: NotFound,
     RefusalReason.NO_SUCH_STREAM_TO_CONSUME: FailedPrecondition,
     RefusalReason.ALREADY_A_MEMBER: FailedPrecondition,
     RefusalReason.NO_SUCH_GROUP: NotFound,
@@ -137,6 +141,26 @@ class MetadataController:
     async def delete_stream(self, name: str, *, timeout_s: float) -> None:
         """Deletes a stream and its data. A server that lags may not know the stream yet: so it is asked for, always."""
         await self._propose(DeleteStream(name), timeout_s)
+
+    async def pause(self, stream: str, partitions: Sequence[int], *, resume_all: bool, timeout_s: float) -> None:
+        """Pauses partitions of the stream, all of them when none is named."""
+        command = PausePartitions(stream, tuple(partitions), resume_all, self._clock.time_ns())
+        await self._propose(command, timeout_s)
+
+    async def pause_idle(self, stream: str, leader_epochs: Mapping[int, int], *, timeout_s: float) -> None:
+        """Pauses partitions that have these leader epochs still."""
+        command = PausePartitions(
+            stream, tuple(leader_epochs), False, self._clock.time_ns(), tuple(leader_epochs.values())
+        )
+        await self._propose(command, timeout_s)
+
+    async def resume(self, stream: str, partitions: Sequence[int], *, timeout_s: float) -> None:
+        """Resumes partitions of the stream, all of them if the latest pause said so. No matter if they aren't paused."""
+        await self._propose(ResumePartitions(stream, tuple(partitions), self._clock.time_ns()), timeout_s)
+
+    async def set_readonly(self, stream: str, partitions: Sequence[int], readonly: bool, *, timeout_s: float) -> None:
+        """Closes partitions of the stream to publishers, all of them when none is named, or opens them again."""
+        await self._propose(SetReadonly(stream, tuple(partitions), readonly, self._clock.time_ns()), timeout_s)
 
     async def activity_published(self, up_to_index: int, timeout_s: float) -> None:
         """The activity stream has every event up to this index, so nobody need remember them."""

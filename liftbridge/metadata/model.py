@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from liftbridge.metadata.config import StreamConfig
 
@@ -34,6 +35,7 @@ class RefusalReason(IntEnum):
     NO_SUCH_SERVER = 6
     OTHER_START = 7
     STILL_IN_USE = 8
+    NO_SUCH_PARTITION = 9
     NO_SUCH_STREAM_TO_CONSUME = 30
     ALREADY_A_MEMBER = 31
     NO_SUCH_GROUP = 32
@@ -68,10 +70,24 @@ class ServerState:
     status: ServerStatus = ServerStatus.LIVE
 
 
+class EventTimes(NamedTuple):
+    """When something happened first and last, on the clocks of those who asked for it; 0 for never."""
+
+    first_ns: int = 0
+    latest_ns: int = 0
+
+    def again(self, now_ns: int) -> "EventTimes":
+        """It happened once more. Clocks differ, but the latest time never goes back."""
+        return EventTimes(self.first_ns or now_ns, max(self.latest_ns, now_ns))
+
+
+NEVER = EventTimes()
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionState:
-    """One partition. Epochs are consensus indexes: of the last leader change, and of the last change of replicas, ISR or
-    leader. ``leader`` is "" while the partition is offline."""
+    """One partition. Epochs are consensus indexes: of the last leader change or resume, and of the last change of replicas,
+    ISR, leader or pause. ``leader`` is "" while the partition is offline; one that is paused has a leader, who does nothing."""
 
     replicas: tuple[str, ...]
     isr: tuple[str, ...]
@@ -80,12 +96,14 @@ class PartitionState:
     partition_epoch: int
     paused: bool = False
     readonly: bool = False
+    pause_times: EventTimes = NEVER
+    readonly_times: EventTimes = NEVER
 
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
     """One stream. ``stream_id`` is the index of its creation; a partition's ID is its place in ``partitions``, and
-    ``replication_factor`` the number of replicas that it should have."""
+    ``replication_factor`` the number of replicas that it should have. ``resume_all``: what resumes one partition resumes all."""
 
     stream_id: int
     name: str
@@ -95,6 +113,7 @@ class StreamState:
     creation_timestamp_ns: int
     partitions: tuple[PartitionState, ...]
     replication_factor: int
+    resume_all: bool = False
 
 
 @dataclass(frozen=True, slots=True)

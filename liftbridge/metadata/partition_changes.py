@@ -1,8 +1,9 @@
 """When a change of one partition is accepted, and what the partition is then."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from liftbridge.interfaces.events import MetadataEventKind
 from liftbridge.metadata.commands import PartitionChange
 from liftbridge.metadata.model import PartitionState, ServerState, ServerStatus
 
@@ -68,6 +69,23 @@ def restarted(partition: PartitionState, server_id: str, *, unclean: bool, index
     if unclean and server_id in partition.replicas and server_id not in partition.isr:
         return replace(partition, partition_epoch=index)
     return partition
+
+
+def differences(
+    before: Sequence[PartitionState], after: Sequence[PartitionState]
+) -> Iterator[tuple[MetadataEventKind, list[int]]]:
+    """What observers are told of, and the partitions that it happened to."""
+    numbered = list(enumerate(zip(before, after, strict=True)))
+    led = [number for number, (old, new) in numbered if old.leader_epoch != new.leader_epoch and new.leader]
+    offline = [number for number, (old, new) in numbered if old.leader and not new.leader]
+    in_sync = [number for number, (old, new) in numbered if old.isr != new.isr]
+    for kind, numbers in [
+        (MetadataEventKind.LEADER_ELECTED, led),
+        (MetadataEventKind.PARTITION_OFFLINE, offline),
+        (MetadataEventKind.ISR_CHANGED, in_sync),
+    ]:
+        if numbers:
+            yield kind, numbers
 
 
 def _is_live(server_id: str, servers: Mapping[str, ServerState]) -> bool:

@@ -7,6 +7,7 @@ from liftbridge.metadata.activity_outbox import ActivityEntry, ActivityOutbox
 from liftbridge.metadata.config import StreamConfig
 from liftbridge.metadata.model import (
     Applied,
+    EventTimes,
     GroupState,
     MemberState,
     PartitionState,
@@ -109,6 +110,7 @@ def _stream_to_proto(stream: StreamState) -> internal.Stream:
         config=stream.config.to_proto(),
         creation_timestamp_ns=stream.creation_timestamp_ns,
         replication_factor=stream.replication_factor,
+        resume_all=stream.resume_all,
         partitions=[
             internal.Partition(
                 replicas=one.replicas,
@@ -118,6 +120,8 @@ def _stream_to_proto(stream: StreamState) -> internal.Stream:
                 partition_epoch=one.partition_epoch,
                 paused=one.paused,
                 readonly=one.readonly,
+                pause_times=_times_to_proto(one.pause_times),
+                readonly_times=_times_to_proto(one.readonly_times),
             )
             for one in stream.partitions
         ],
@@ -141,11 +145,18 @@ def _stream_from_proto(message: internal.Stream) -> StreamState:
                 one.partition_epoch,
                 one.paused,
                 one.readonly,
+                EventTimes(one.pause_times.first_ns, one.pause_times.latest_ns),
+                EventTimes(one.readonly_times.first_ns, one.readonly_times.latest_ns),
             )
             for one in message.partitions
         ),
         replication_factor=message.replication_factor or max(len(one.replicas) for one in message.partitions),
+        resume_all=message.resume_all,
     )
+
+
+def _times_to_proto(times: EventTimes) -> internal.EventTimes | None:
+    return internal.EventTimes(first_ns=times.first_ns, latest_ns=times.latest_ns) if times.latest_ns else None
 
 
 def _group_to_proto(group: GroupState) -> internal.ConsumerGroup:

@@ -24,8 +24,10 @@ from liftbridge.metadata.commands import (
     JoinGroup,
     LeaveGroup,
     PartitionChange,
-    Placement,
+    PausePartitions,
     RegisterServer,
+    ResumePartitions,
+    SetReadonly,
     decode_command,
 )
 from liftbridge.metadata.groups import ConsumerGroups
@@ -40,7 +42,9 @@ from liftbridge.metadata.model import (
     ServerStatus,
     StreamState,
 )
-from liftbridge.metadata.partition_changes import changed, restarted
+from liftbridge.metadata.new_streams import new_stream
+from liftbridge.metadata.partition_changes import changed, differences, restarted
+from liftbridge.metadata.partition_flags import FlagCommand, with_flags
 from liftbridge.metadata.snapshots import MetadataSnapshot, decode_snapshot, encode_snapshot
 
 __all__ = [
@@ -163,6 +167,8 @@ class MetadataState:
                 return self._delete_stream(index, command)
             case ChangePartitions():
                 return self._change_partitions(index, command)
+            case PausePartitions() | ResumePartitions() | SetReadonly():
+                return self._change_flags(index, command)
             case ChangeServer():
                 return self._change_server(index, command)
             case ActivityPublished():
@@ -222,41 +228,14 @@ class MetadataState:
     def _create_stream(self, index: int, command: CreateStream) -> Applied | Refused:
         if command.name in self._streams:
             return Refused(RefusalReason.STREAM_EXISTS, "stream already exists")
-        if not command.placements:
-            return Refused(RefusalReason.BAD_PLACEMENT, "no partitions provided")
-        for placement in command.placements:
-            if problem := self._problem_of(placement):
-                return Refused(RefusalReason.BAD_PLACEMENT, problem)
+        stream = new_stream(command, self._servers, index)
+        if isinstance(stream, Refused):
+            return stream
         self._names[index] = command.name
-        self._streams[command.name] = StreamState(
-            stream_id=index,
-            name=command.name,
-            subject=command.subject,
-            group=command.group,
-            config=command.config,
-            creation_timestamp_ns=command.creation_timestamp_ns,
-            partitions=tuple(self._placed(placement, index) for placement in command.placements),
-            replication_factor=max(len(placement.replicas) for placement in command.placements),
-        )
+        self._streams[command.name] = stream
         everything = range(len(command.placements))
         self._tell(index, MetadataEventKind.STREAM_CREATED, stream=command.name, partitions=everything)
         return Applied(index)
-
-    def _placed(self, placement: Placement, index: int) -> PartitionState:
-        """A new log is empty everywhere, so everybody is in sync; but who is down may stay so, and would hold up acks."""
-        down = {one.server_id for one in self._servers.values() if one.status is ServerStatus.DOWN}
-        isr = tuple(one for one in placement.replicas if one not in down) or placement.replicas
-        leader = "" if placement.leader in down else placement.leader
-        return PartitionState(placement.replicas, isr, leader, index, index)
-
-    def _problem_of(self, placement: Placement) -> str:
-        if placement.leader not in placement.replicas or len(set(placement.replicas)) != len(placement.replicas):
-            return f"leader {placement.leader!r} and replicas {placement.replicas} don't fit together"
-        for server_id in placement.replicas:
-            server = self._servers.get(server_id)
-            if server is not None and server.status is ServerStatus.GONE:
-                return f"server {server_id} was removed"
-        return ""
 
     def _delete_stream(self, index: int, command: DeleteStream) -> Applied | Refused:
         stream = self._streams.pop(command.name, None)
@@ -302,17 +281,18 @@ class MetadataState:
         if before == tuple(partitions):
             return
         self._streams[name] = replace(self._streams[name], partitions=tuple(partitions))
-        numbered = list(enumerate(zip(before, partitions, strict=True)))
-        led = [number for number, (old, new) in numbered if old.leader_epoch != new.leader_epoch and new.leader]
-        offline = [number for number, (old, new) in numbered if old.leader and not new.leader]
-        in_sync = [number for number, (old, new) in numbered if old.isr != new.isr]
-        for kind, numbers in [
-            (MetadataEventKind.LEADER_ELECTED, led),
-            (MetadataEventKind.PARTITION_OFFLINE, offline),
-            (MetadataEventKind.ISR_CHANGED, in_sync),
-        ]:
-            if numbers:
-                self._tell(index, kind, stream=name, partitions=numbers)
+        for kind, numbers in differences(before, partitions):
+            self._tell(index, kind, stream=name, partitions=numbers)
+
+    def _change_flags(self, index: int, command: FlagCommand) -> Applied | Refused:
+        outcome = with_flags(self._streams.get(command.stream), command, index)
+        if isinstance(outcome, Refused):
+            return outcome
+        if outcome is None:
+            return Applied(index, (False,))
+        self._streams[command.stream], event = outcome
+        self._emit(event)
+        return Applied(index)
 
     # --- telling ------------------------------------------------------------------------------------------------------
 

@@ -19,12 +19,15 @@ DRAINING: ServerStatus
 GONE: ServerStatus
 
 class Command(_message.Message):
-    __slots__ = ("register_server", "create_stream", "delete_stream", "change_partitions", "change_server", "join_group", "leave_group", "change_coordinators", "activity_published", "request_id")
+    __slots__ = ("register_server", "create_stream", "delete_stream", "change_partitions", "change_server", "pause_partitions", "resume_partitions", "set_readonly", "join_group", "leave_group", "change_coordinators", "activity_published", "request_id")
     REGISTER_SERVER_FIELD_NUMBER: _ClassVar[int]
     CREATE_STREAM_FIELD_NUMBER: _ClassVar[int]
     DELETE_STREAM_FIELD_NUMBER: _ClassVar[int]
     CHANGE_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     CHANGE_SERVER_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    SET_READONLY_FIELD_NUMBER: _ClassVar[int]
     JOIN_GROUP_FIELD_NUMBER: _ClassVar[int]
     LEAVE_GROUP_FIELD_NUMBER: _ClassVar[int]
     CHANGE_COORDINATORS_FIELD_NUMBER: _ClassVar[int]
@@ -35,12 +38,15 @@ class Command(_message.Message):
     delete_stream: DeleteStream
     change_partitions: ChangePartitions
     change_server: ChangeServer
+    pause_partitions: PausePartitions
+    resume_partitions: ResumePartitions
+    set_readonly: SetReadonly
     join_group: JoinGroup
     leave_group: LeaveGroup
     change_coordinators: ChangeCoordinators
     activity_published: ActivityPublished
     request_id: str
-    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ..., change_partitions: _Optional[_Union[ChangePartitions, _Mapping]] = ..., change_server: _Optional[_Union[ChangeServer, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ..., leave_group: _Optional[_Union[LeaveGroup, _Mapping]] = ..., change_coordinators: _Optional[_Union[ChangeCoordinators, _Mapping]] = ..., activity_published: _Optional[_Union[ActivityPublished, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, register_server: _Optional[_Union[RegisterServer, _Mapping]] = ..., create_stream: _Optional[_Union[CreateStream, _Mapping]] = ..., delete_stream: _Optional[_Union[DeleteStream, _Mapping]] = ..., change_partitions: _Optional[_Union[ChangePartitions, _Mapping]] = ..., change_server: _Optional[_Union[ChangeServer, _Mapping]] = ..., pause_partitions: _Optional[_Union[PausePartitions, _Mapping]] = ..., resume_partitions: _Optional[_Union[ResumePartitions, _Mapping]] = ..., set_readonly: _Optional[_Union[SetReadonly, _Mapping]] = ..., join_group: _Optional[_Union[JoinGroup, _Mapping]] = ..., leave_group: _Optional[_Union[LeaveGroup, _Mapping]] = ..., change_coordinators: _Optional[_Union[ChangeCoordinators, _Mapping]] = ..., activity_published: _Optional[_Union[ActivityPublished, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class RegisterServer(_message.Message):
     __slots__ = ("server_id", "host", "port", "incarnation", "unclean")
@@ -119,6 +125,42 @@ class DeleteStream(_message.Message):
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class PausePartitions(_message.Message):
+    __slots__ = ("stream", "partitions", "resume_all", "timestamp_ns", "leader_epochs")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_ALL_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
+    LEADER_EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    resume_all: bool
+    timestamp_ns: int
+    leader_epochs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, stream: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ..., resume_all: _Optional[bool] = ..., timestamp_ns: _Optional[int] = ..., leader_epochs: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ResumePartitions(_message.Message):
+    __slots__ = ("stream", "partitions", "timestamp_ns")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    timestamp_ns: int
+    def __init__(self, stream: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ..., timestamp_ns: _Optional[int] = ...) -> None: ...
+
+class SetReadonly(_message.Message):
+    __slots__ = ("stream", "partitions", "readonly", "timestamp_ns")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    READONLY_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    readonly: bool
+    timestamp_ns: int
+    def __init__(self, stream: _Optional[str] = ..., partitions: _Optional[_Iterable[int]] = ..., readonly: _Optional[bool] = ..., timestamp_ns: _Optional[int] = ...) -> None: ...
 
 class ActivityPublished(_message.Message):
     __slots__ = ("up_to_index",)
@@ -293,7 +335,7 @@ class Server(_message.Message):
     def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ..., status: _Optional[_Union[ServerStatus, str]] = ...) -> None: ...
 
 class Stream(_message.Message):
-    __slots__ = ("stream_id", "name", "subject", "group", "config", "creation_timestamp_ns", "partitions", "replication_factor")
+    __slots__ = ("stream_id", "name", "subject", "group", "config", "creation_timestamp_ns", "partitions", "replication_factor", "resume_all")
     STREAM_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -302,6 +344,7 @@ class Stream(_message.Message):
     CREATION_TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     REPLICATION_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    RESUME_ALL_FIELD_NUMBER: _ClassVar[int]
     stream_id: int
     name: str
     subject: str
@@ -310,10 +353,11 @@ class Stream(_message.Message):
     creation_timestamp_ns: int
     partitions: _containers.RepeatedCompositeFieldContainer[Partition]
     replication_factor: int
-    def __init__(self, stream_id: _Optional[int] = ..., name: _Optional[str] = ..., subject: _Optional[str] = ..., group: _Optional[str] = ..., config: _Optional[_Union[StreamConfig, _Mapping]] = ..., creation_timestamp_ns: _Optional[int] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., replication_factor: _Optional[int] = ...) -> None: ...
+    resume_all: bool
+    def __init__(self, stream_id: _Optional[int] = ..., name: _Optional[str] = ..., subject: _Optional[str] = ..., group: _Optional[str] = ..., config: _Optional[_Union[StreamConfig, _Mapping]] = ..., creation_timestamp_ns: _Optional[int] = ..., partitions: _Optional[_Iterable[_Union[Partition, _Mapping]]] = ..., replication_factor: _Optional[int] = ..., resume_all: _Optional[bool] = ...) -> None: ...
 
 class Partition(_message.Message):
-    __slots__ = ("replicas", "isr", "leader", "leader_epoch", "partition_epoch", "paused", "readonly")
+    __slots__ = ("replicas", "isr", "leader", "leader_epoch", "partition_epoch", "paused", "readonly", "pause_times", "readonly_times")
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
     ISR_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
@@ -321,6 +365,8 @@ class Partition(_message.Message):
     PARTITION_EPOCH_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     READONLY_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_TIMES_FIELD_NUMBER: _ClassVar[int]
+    READONLY_TIMES_FIELD_NUMBER: _ClassVar[int]
     replicas: _containers.RepeatedScalarFieldContainer[str]
     isr: _containers.RepeatedScalarFieldContainer[str]
     leader: str
@@ -328,7 +374,17 @@ class Partition(_message.Message):
     partition_epoch: int
     paused: bool
     readonly: bool
-    def __init__(self, replicas: _Optional[_Iterable[str]] = ..., isr: _Optional[_Iterable[str]] = ..., leader: _Optional[str] = ..., leader_epoch: _Optional[int] = ..., partition_epoch: _Optional[int] = ..., paused: _Optional[bool] = ..., readonly: _Optional[bool] = ...) -> None: ...
+    pause_times: EventTimes
+    readonly_times: EventTimes
+    def __init__(self, replicas: _Optional[_Iterable[str]] = ..., isr: _Optional[_Iterable[str]] = ..., leader: _Optional[str] = ..., leader_epoch: _Optional[int] = ..., partition_epoch: _Optional[int] = ..., paused: _Optional[bool] = ..., readonly: _Optional[bool] = ..., pause_times: _Optional[_Union[EventTimes, _Mapping]] = ..., readonly_times: _Optional[_Union[EventTimes, _Mapping]] = ...) -> None: ...
+
+class EventTimes(_message.Message):
+    __slots__ = ("first_ns", "latest_ns")
+    FIRST_NS_FIELD_NUMBER: _ClassVar[int]
+    LATEST_NS_FIELD_NUMBER: _ClassVar[int]
+    first_ns: int
+    latest_ns: int
+    def __init__(self, first_ns: _Optional[int] = ..., latest_ns: _Optional[int] = ...) -> None: ...
 
 class Cursor(_message.Message):
     __slots__ = ("stream", "partition", "cursor_id", "offset")
