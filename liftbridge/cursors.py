@@ -212,11 +212,17 @@ class Cursors:
         if local is not None and local.damage is not None:
             raise InternalError(f"cursors partition {number} is offline: {local.damage}")
         if (local is None or local.leader is None) and stream.partitions[number].leader == self._server_id:
-            await self._partitions.wait_started(stream.stream_id, _START_TIMEOUT_S)
-            local = self._partitions.get(CURSORS_STREAM, number)
+            local = await self._wait_leading(number)
         if local is None or local.leader is None:
             raise _not_leader(number)
         return number, local, local.leader
+
+    async def _wait_leading(self, number: int) -> LocalPartition | None:
+        """This server is to lead the partition, and is about to; or it isn't the leader any more by now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                return await self._partitions.wait_leading(CURSORS_STREAM, number)
+        return None
 
     async def _stream(self) -> StreamState:
         stream = self._state.streams.get(CURSORS_STREAM)
