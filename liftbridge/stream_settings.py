@@ -79,7 +79,7 @@ def internal_streams(settings: Mapping[str, Any]) -> tuple[InternalStream, ...]:
             retention_max_bytes=0,
             retention_max_messages=0,
             retention_max_age_ms=0,
-            segment_max_bytes=_CURSORS_SEGMENT_BYTES,
+            segment_max_bytes=min(_CURSORS_SEGMENT_BYTES, settings["streams.segment.max.bytes"]),
             compact_enabled=True,
             auto_pause_time_ms=int(settings["cursors.stream.auto.pause.time"] * 1000),
             auto_pause_disable_if_subscribers=True,
