@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +22,7 @@ from liftbridge.errors import ConfigError, LiftbridgeError, PluginError
 from liftbridge.interfaces.provider import Seam
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.plugin_template import SEAM_NAMES, write_project
+from liftbridge.settings import PROVIDER_SETTINGS
 from liftbridge.version import version
 
 _EXIT_FAILED, _EXIT_USAGE = 1, 2
@@ -249,14 +250,18 @@ def _add_cluster(commands: Any) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     plugins = PluginManager()
-    settings = load(plugins.settings(), file=options.config, flags=_flags(options))
-    check_choices(settings, plugins)
+    settings = _load(plugins, options.config, _flags(options))
     _configure_logging(settings)
     for warning in settings.warnings:
         logging.getLogger(__name__).warning(warning)
     from liftbridge.running import run as run_server
 
     return run_server(settings, plugins)
+
+
+def _load(plugins: PluginManager, file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings, whose choices are all installed."""
+    return load(plugins.settings(), file=file, flags=flags, verify=lambda values: check_choices(values, plugins))
 
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
@@ -314,27 +319,15 @@ def _new_plugin(options: argparse.Namespace) -> int:
     return 0
 
 
-#: The setting that chooses each kind of provider.
-CHOICES = {
-    Seam.LOG_STORAGE: "storage.log",
-    Seam.INDEX_STORAGE: "storage.index",
-    Seam.STABLE_STORE: "storage.stable",
-    Seam.CONSENSUS: "clustering.consensus",
-    Seam.TRANSPORT: "transport",
-    Seam.SUBJECT_ROUTER: "routing",
-    Seam.ENDPOINT: "endpoints",
-}
-
-
-def chosen_names(settings: Settings, seam: Seam) -> Sequence[str]:
+def chosen_names(settings: Mapping[str, Any], seam: Seam) -> Sequence[str]:
     """The names that the settings choose for a kind of provider."""
-    value = settings[CHOICES[seam]]
+    value = settings[PROVIDER_SETTINGS[seam]]
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def check_choices(settings: Settings, plugins: PluginManager) -> None:
+def check_choices(settings: Mapping[str, Any], plugins: PluginManager) -> None:
     """Raises PluginNotFound for the first choice that nothing installed offers."""
-    for seam in CHOICES:
+    for seam in PROVIDER_SETTINGS:
         for name in chosen_names(settings, seam):
             plugins.provider(seam, name)
 
@@ -360,8 +353,7 @@ def _cell(value: Any) -> str:
 
 def _config(options: argparse.Namespace) -> int:
     plugins = PluginManager()
-    settings = load(plugins.settings(), file=options.file)
-    check_choices(settings, plugins)
+    settings = _load(plugins, options.file)
     for warning in settings.warnings:
         print(f"liftbridge: warning: {warning}", file=sys.stderr)
     if options.action == "check":
@@ -390,7 +382,7 @@ def _cluster(options: argparse.Namespace) -> int:
     from liftbridge.operating import run as run_question
 
     plugins = PluginManager()
-    settings = load(plugins.settings(), file=options.config, flags=_flags(options))
+    settings = _load(plugins, options.config, _flags(options))
     question = ClusterQuestion(
         action=options.action,
         server_id=options.server_id,

@@ -13,7 +13,7 @@ wrong is reported at once, by name, with a suggestion.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -82,14 +82,16 @@ def load(
     file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    verify: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Settings:
     """Puts settings together. ``declared`` are the plugins'; the kernel's are always there. Raises ConfigError naming
-    every mistake."""
+    every mistake. ``verify`` sees the values before that: what it raises comes first, because settings are unknown when
+    the plugin that declares them is missing."""
     book = _Book([*KERNEL_SETTINGS, *declared])
     given = _read_file(file) if file else []
     given += _from_environment(book, os.environ if environment is None else environment)
     given += [_Given(name, value, f"flag for {name}") for name, value in (flags or {}).items()]
-    return book.settle(given)
+    return book.settle(given, verify or _accept)
 
 
 class _Book:
@@ -108,7 +110,7 @@ class _Book:
     def names(self) -> Sequence[str]:
         return tuple(self._by_name)
 
-    def settle(self, given: Sequence[_Given]) -> Settings:
+    def settle(self, given: Sequence[_Given], verify: Callable[[Mapping[str, Any]], None]) -> Settings:
         """Converts and checks everything; later values win."""
         mistakes: list[str] = []
         warnings: list[str] = []
@@ -129,6 +131,7 @@ class _Book:
         for name, template in templates.items():
             if "match" not in template:
                 mistakes.append(f'template "{name}" has no "match" that says which streams it is for')
+        verify(values)
         if mistakes:
             raise ConfigError("\n".join(mistakes))
         _fill_data_dir(values)
@@ -160,6 +163,10 @@ class _Book:
             raise ConfigError(f'template "{name}": only "match" and settings of "streams." go here, not "{key}"')
         setting = self._find(_Given(key, given.value, given.source))
         template[setting.name] = convert(setting, given.value, yaml=given.yaml)
+
+
+def _accept(values: Mapping[str, Any]) -> None:
+    """Nothing to verify."""
 
 
 def _warnings(setting: Setting, given: _Given, value: Any) -> Iterator[str]:

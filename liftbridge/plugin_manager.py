@@ -15,6 +15,7 @@ from liftbridge import hookspecs
 from liftbridge.errors import DuplicateProvider, IncompatiblePlugin, PluginError, PluginNotFound
 from liftbridge.interfaces.provider import GENERATIONS, Provider, Seam
 from liftbridge.interfaces.settings import Setting
+from liftbridge.settings import is_default_provider
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +148,7 @@ class PluginManager:
         offer = self._offers.get((seam, name))
         if offer is None:
             names = [offer.provider.name for offer in self.offers() if offer.seam is seam]
-            nearest = get_close_matches(name, names, n=1)
-            hint = f'Did you mean "{nearest[0]}"? ' if nearest else ""
-            installed = f"installed: {', '.join(names)}" if names else "none is installed"
-            raise PluginNotFound(
-                f'no {seam} is called "{name}" ({installed}). {hint}Plugins are found by the entry point group '
-                f'"{ENTRY_POINT_GROUP}"; the default ones come with "pip install --force-reinstall liftbridge"'
-            )
+            raise PluginNotFound(f'no {seam} is called "{name}" {_what_to_do(seam, name, names)}')
         return offer.provider
 
     def dump_log(self, path: str, out: IO[str], *, values: bool) -> bool:
@@ -171,6 +166,23 @@ class PluginManager:
                 origin = self._origins[id(implementation.plugin)]
                 self.observer_failures[origin.plugin] += 1
                 logger.exception("%s: %s failed", origin, hook)
+
+
+def _what_to_do(seam: Seam, name: str, installed: Sequence[str]) -> str:
+    """About a provider that is missing: what is there, and how to get it."""
+    if is_default_provider(seam, name):
+        remedy = (
+            f'"{name}" comes with Liftbridge, so this installation is damaged. Repair it with: '
+            "pip install --force-reinstall liftbridge"
+        )
+    else:
+        nearest = get_close_matches(name, installed, n=1)
+        hint = f'Did you mean "{nearest[0]}"? ' if nearest else ""
+        remedy = (
+            f"{hint}Install the distribution that offers it; plugins are found by the entry point group "
+            f'"{ENTRY_POINT_GROUP}". What comes with Liftbridge is repaired by: pip install --force-reinstall liftbridge'
+        )
+    return f"({'installed: ' + ', '.join(installed) if installed else 'none is installed'}). {remedy}"
 
 
 class _Policy:

@@ -9,13 +9,14 @@ import keyword
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
 
 from liftbridge.errors import ConfigError
 from liftbridge.interfaces.provider import Seam
+from liftbridge.settings import PROVIDER_SETTINGS
 from liftbridge.version import version
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -30,41 +31,40 @@ class _Kit:
 
     seam: Seam
     hook: str
-    setting: str
     interface: str
     context: str
     renamed: Mapping[str, str]
-    twin: str = ""
-    suite: str = field(default="")
+    twin: str
+    suite: str
 
 
 _KITS = {
     "log_storage": _Kit(
-        Seam.LOG_STORAGE, "liftbridge_log_storage", "storage.log", "log", "LogStorageContext",
+        Seam.LOG_STORAGE, "liftbridge_log_storage", "log", "LogStorageContext",
         {"MemoryLogStorage": "Storage", "MemoryLog": "Log"}, "memory_log", "log_suite",
     ),
     "index_storage": _Kit(
-        Seam.INDEX_STORAGE, "liftbridge_index_storage", "storage.index", "index", "PluginContext",
+        Seam.INDEX_STORAGE, "liftbridge_index_storage", "index", "PluginContext",
         {"MemoryIndexStorage": "IndexStorage", "MemoryIndex": "Index"}, "memory_index", "index_suite",
     ),
     "stable_store": _Kit(
-        Seam.STABLE_STORE, "liftbridge_stable_store", "storage.stable", "stable", "PluginContext",
+        Seam.STABLE_STORE, "liftbridge_stable_store", "stable", "PluginContext",
         {"MemoryStableStore": "Store"}, "memory_stable", "stable_suite",
     ),
     "consensus": _Kit(
-        Seam.CONSENSUS, "liftbridge_consensus", "clustering.consensus", "consensus", "ConsensusContext",
+        Seam.CONSENSUS, "liftbridge_consensus", "consensus", "ConsensusContext",
         {"Consensus": "Consensus"}, "", "consensus_suite",
     ),
     "transport": _Kit(
-        Seam.TRANSPORT, "liftbridge_transport", "transport", "transport", "PluginContext",
+        Seam.TRANSPORT, "liftbridge_transport", "transport", "PluginContext",
         {"Transport": "Transport"}, "", "transport_suite",
     ),
     "subject_router": _Kit(
-        Seam.SUBJECT_ROUTER, "liftbridge_subject_router", "routing", "routing", "PluginContext",
+        Seam.SUBJECT_ROUTER, "liftbridge_subject_router", "routing", "PluginContext",
         {"SubjectRouter": "Router"}, "", "router_suite",
     ),
     "endpoint": _Kit(
-        Seam.ENDPOINT, "liftbridge_endpoint", "endpoints", "endpoint", "EndpointContext",
+        Seam.ENDPOINT, "liftbridge_endpoint", "endpoint", "EndpointContext",
         {"Endpoint": "Endpoint"}, "", "endpoint_suite",
     ),
 }  # fmt: skip
@@ -117,7 +117,7 @@ def _files(name: str, seam_name: str) -> dict[str, str]:
         "kind": str(kit.seam),
         "seam_member": kit.seam.name,
         "hook": kit.hook,
-        "setting": kit.setting,
+        "setting": PROVIDER_SETTINGS[kit.seam],
         "interface": kit.interface,
         "interface_class": _interface_class(kit),
         "context": kit.context,

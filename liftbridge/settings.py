@@ -1,5 +1,6 @@
 """The kernel's own settings. Plugins declare theirs; together they are every key that a config file may have."""
 
+from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.settings import Setting, SettingKind
 
 _DURATION, _SIZE, _INTEGER = SettingKind.DURATION, SettingKind.SIZE, SettingKind.INTEGER
@@ -275,3 +276,20 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
 
 #: Accepted, because config files of the original have them, and without effect so far.
 NOT_YET = frozenset(setting.name for setting in KERNEL_SETTINGS if setting.help.startswith("Comes with"))
+
+#: The setting that chooses each kind of provider.
+PROVIDER_SETTINGS = {
+    Seam.LOG_STORAGE: "storage.log",
+    Seam.INDEX_STORAGE: "storage.index",
+    Seam.STABLE_STORE: "storage.stable",
+    Seam.CONSENSUS: "clustering.consensus",
+    Seam.TRANSPORT: "transport",
+    Seam.SUBJECT_ROUTER: "routing",
+    Seam.ENDPOINT: "endpoints",
+}
+
+
+def is_default_provider(seam: Seam, name: str) -> bool:
+    """Whether a server takes that provider unless it is told otherwise: then it comes with Liftbridge."""
+    (default,) = (setting.default for setting in KERNEL_SETTINGS if setting.name == PROVIDER_SETTINGS[seam])
+    return name == default or (isinstance(default, tuple) and name in default)

@@ -12,6 +12,7 @@ from liftbridge import cli
 from liftbridge.config import Settings
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.provider import Seam
+from liftbridge.settings import PROVIDER_SETTINGS
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_plugins_lists_what_is_installed_and_chosen(capsys: pytest.CaptureFixtur
 
 
 def test_every_seam_is_chosen_by_a_setting() -> None:
-    assert set(cli.CHOICES) == set(Seam)
+    assert set(PROVIDER_SETTINGS) == set(Seam)
 
 
 def test_config_show_tells_values_and_origins_but_no_secrets(
