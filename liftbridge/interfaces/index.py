@@ -38,6 +38,11 @@ class OffsetIndex(ABC):
     def drop_before(self, segment: int) -> None:
         """Forgets the entries of segments whose base offset is below ``segment`` (retention)."""
 
+    def drop_segments(self, first: int, last: int) -> None:
+        """Forgets the entries of the segments whose base offsets are in [``first``, ``last``] (compaction). An index
+        that can't forget so little may forget more."""
+        self.drop_from(first, 0)
+
     @abstractmethod
     def delete(self) -> None:
         """Forgets everything about this log."""

@@ -10,7 +10,7 @@ and as each other, and must be safe against them.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from liftbridge.interfaces.records import RecordBatch
 
@@ -49,6 +49,43 @@ class RetentionLimits:
     max_messages: int
     max_age_ns: int
     keep_from_offset: int
+
+
+class Compactor(Protocol):
+    """Which records may go: what compaction has to know about records, which a log stores without understanding them.
+
+    For one pass over one log, by one thread. A pass is one round, or several when there are more keys than the compactor
+    can remember at once: ``learn`` from batches in ascending order, from the first that may hold news, until it refuses
+    or ``upto`` is reached; then ``rewrite`` every sealed batch below ``learnt_end``, also in ascending order; then
+    ``forget``, and learn on from where it refused.
+    """
+
+    @property
+    def upto(self) -> int:
+        """Records at or above this offset, the high watermark, are neither looked at nor removed."""
+
+    @property
+    def learnt_end(self) -> int:
+        """How far this round learnt (exclusive), 0 before the first batch."""
+
+    def learn(self, batch: RecordBatch) -> bool:
+        """Remembers the keys below ``upto``. False, and nothing is remembered, when there is no room for more."""
+
+    def rewrite(self, batch: RecordBatch) -> RecordBatch:
+        """``batch`` itself if all of its records stay; otherwise one of the same offsets, epoch and timestamp without
+        those that go, which may be all of them (then ``record_count`` is 0). Raises
+        :class:`~liftbridge.errors.ProtocolError` where the records don't add up."""
+
+    def forget(self) -> None:
+        """Begins another round."""
+
+
+class CompactionReport(NamedTuple):
+    """What a pass came to. The bytes are those of the segments that it looked at."""
+
+    records_removed: int
+    bytes_before: int
+    bytes_after: int
 
 
 class PartitionLog(ABC):
@@ -131,8 +168,28 @@ class PartitionLog(ABC):
     def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
         """Removes whole old segments that exceed the limits and returns the new ``start_offset``."""
 
-    def compact(self, upto: int, key_of: Callable[[bytes], bytes | None]) -> None:
-        """Keeps the last record of each key below ``upto`` (capability ``compaction``)."""
+    @property
+    def can_compact(self) -> bool:
+        """Whether ``compact`` is there: not every storage has it."""
+        return type(self).compact is not PartitionLog.compact
+
+    def compact(
+        self, compactor: Compactor, *, min_dirty_percent: int, between: Callable[[], None]
+    ) -> CompactionReport | None:
+        """Removes the records that ``compactor`` lets go, from all segments but the active one. Optional.
+
+        None, and nothing is done, when less than ``min_dirty_percent`` of what could be compacted came since the pass
+        before; with 0 there always is a pass. Offsets, epochs and timestamps stay: gaps appear, between batches and
+        inside them. ``start_offset``, ``end_offset`` and ``epochs`` stay too, and where they need it a batch stays
+        without records. Records are removed in ascending order of offset, each segment's at once: readers in other
+        threads see a segment as it was or as it is, and a crash leaves the one or the other. An error ends the pass,
+        and what it didn't get to is as before. So does the log's end
+        (:class:`~liftbridge.errors.LogClosed`, :class:`~liftbridge.errors.LogDeleted`), and a truncation or retention
+        that gets in its way (then there is a report).
+
+        Runs long, so the kernel calls it in a worker thread, one pass at a time. ``between`` is called again and
+        again from that thread, with no lock held; it may sleep, and ends the pass by raising.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no compaction")
 
     @abstractmethod

@@ -77,11 +77,21 @@ class IndexStorageSuite:
         assert index.find(99, segment=10) is None
         assert index.find(99, segment=20) == IndexEntry(20, 20, 0)
 
+    def test_drop_segments_leaves_the_others(self, index_storage: IndexStorage) -> None:
+        index = index_storage.open(_LOG)
+        index.add([IndexEntry(base, base, 0) for base in (0, 10, 20, 30)])
+        index.drop_segments(10, 20)
+        assert [index.find(base, segment=base) for base in (10, 20)] == [None, None]
+        assert index.find(99, segment=0) == IndexEntry(0, 0, 0)
+        index.add([IndexEntry(12, 10, 300)])
+        assert index.find(99, segment=10) == IndexEntry(12, 10, 300)
+
     def test_drops_of_an_empty_index_do_nothing(self, index_storage: IndexStorage) -> None:
         index = index_storage.open(_LOG)
         index.drop_from(0, 0)
         index.drop_before(0)
         index.drop_before(10)
+        index.drop_segments(0, 10)
         index.delete()
         assert index.find(0, segment=0) is None
 

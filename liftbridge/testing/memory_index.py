@@ -40,5 +40,8 @@ class MemoryIndex(OffsetIndex):
     def drop_before(self, segment: int) -> None:
         self._entries = frozenset(entry for entry in self._entries if entry.segment >= segment)
 
+    def drop_segments(self, first: int, last: int) -> None:
+        self._entries = frozenset(entry for entry in self._entries if not first <= entry.segment <= last)
+
     def delete(self) -> None:
         self._entries = frozenset()

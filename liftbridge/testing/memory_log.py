@@ -2,11 +2,20 @@
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from liftbridge.errors import LogClosed, LogDeleted, OffsetOutOfRange
-from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
+from liftbridge.interfaces.log import (
+    CompactionReport,
+    Compactor,
+    EpochStart,
+    LogId,
+    LogSettings,
+    LogStorage,
+    PartitionLog,
+    RetentionLimits,
+)
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.record_batch import cut_batch
 
@@ -41,6 +50,8 @@ class _Content:
     end_offset: int = 0
     size_bytes: int = 0
     segments: list[_Segment] = field(default_factory=lambda: [_Segment()])
+    #: Below it each key occurs only once.
+    compacted_end: int = 0
 
     def add(self, batch: RecordBatch) -> None:
         self.segments[-1].add(batch)
@@ -85,6 +96,7 @@ class MemoryLog(PartitionLog):
         self._lock = threading.Lock()
         self._content = contents.setdefault(log_id, _Content())
         self._unusable: LogClosed | LogDeleted | None = None
+        self._truncations = 0
 
     @property
     def start_offset(self) -> int:
@@ -168,6 +180,8 @@ class MemoryLog(PartitionLog):
                     after.segments.append(_Segment(after.end_offset))
                 for batch in kept:
                     after.add(cut_batch(batch, end_offset) if batch.end_offset > end_offset else batch)
+            after.compacted_end = min(before.compacted_end, after.end_offset)
+            self._truncations += 1
             self._content = self._contents[self._log_id] = after
 
     def roll_if_due(self, now_ns: int) -> bool:
@@ -189,6 +203,50 @@ class MemoryLog(PartitionLog):
                 content.size_bytes -= dropped.size_bytes
             return content.start_offset
 
+    def compact(
+        self, compactor: Compactor, *, min_dirty_percent: int, between: Callable[[], None]
+    ) -> CompactionReport | None:
+        self._raise_if_unusable()
+        truncations = self._truncations
+        before = _committed(self._content.segments, compactor.upto)
+        dirty_bytes = _size([one for one in before if one.batches[-1].end_offset > self._content.compacted_end])
+        if (min_dirty_percent and not dirty_bytes) or dirty_bytes * 100 < min_dirty_percent * _size(before):
+            return None
+        bytes_before, removed = _size(before), 0
+        offset: int | None = self._content.compacted_end
+        while offset is not None:
+            offset = self._learn_from(offset, compactor, between)
+            with self._lock:
+                self._raise_if_unusable()
+                if truncations != self._truncations:  # what made records go may be gone itself
+                    break
+                removed += self._rewrite(compactor)
+            compactor.forget()
+        return CompactionReport(removed, bytes_before, _size(_committed(self._content.segments, compactor.upto)))
+
+    def _learn_from(self, offset: int, compactor: Compactor, between: Callable[[], None]) -> int | None:
+        """Where to go on in the next round, None when all was learnt."""
+        with self._lock:
+            batches = list(self._content.batches(offset))
+        for batch in batches:
+            if batch.base_offset < compactor.upto:
+                between()
+                if not compactor.learn(batch):
+                    return compactor.learnt_end
+        return None
+
+    def _rewrite(self, compactor: Compactor) -> int:
+        """How many records went."""
+        content, removed = self._content, 0
+        for number, segment in enumerate(content.segments[:-1]):
+            rewritten = _rewritten(segment, compactor)
+            removed += segment.record_count - rewritten.record_count
+            content.size_bytes -= segment.size_bytes - rewritten.size_bytes
+            content.segments[number] = rewritten
+            if rewritten.batches[-1].end_offset <= compactor.learnt_end:
+                content.compacted_end = rewritten.batches[-1].end_offset
+        return removed
+
     def close(self) -> None:
         self._unusable = self._unusable or LogClosed("the log was closed")
 
@@ -199,6 +257,26 @@ class MemoryLog(PartitionLog):
     def _raise_if_unusable(self) -> None:
         if self._unusable is not None:
             raise self._unusable
+
+
+def _committed(segments: Sequence[_Segment], upto: int) -> list[_Segment]:
+    """The sealed ones below ``upto``."""
+    return [one for one in segments[:-1] if one.batches[-1].end_offset <= upto]
+
+
+def _size(segments: Sequence[_Segment]) -> int:
+    return sum(segment.size_bytes for segment in segments)
+
+
+def _rewritten(segment: _Segment, compactor: Compactor) -> _Segment:
+    """Batches without records stay where an epoch begins, and at the end, where the next segment goes on."""
+    kept, epoch = _Segment(segment.base_offset), None
+    for batch in segment.batches:
+        rewritten = compactor.rewrite(batch) if batch.base_offset < compactor.learnt_end else batch
+        if rewritten.record_count or batch.leader_epoch != epoch or batch is segment.batches[-1]:
+            kept.add(rewritten)
+            epoch = batch.leader_epoch
+    return kept
 
 
 def _has_to_go(content: _Content, limits: RetentionLimits, now_ns: int) -> bool:

@@ -1,4 +1,4 @@
-"""Every log storage against its suite, and against a list."""
+"""Every log storage against its suites, and against a list."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ from registered import ProviderName, create
 
 from liftbridge.interfaces.log import LogStorage
 from liftbridge.interfaces.provider import Seam
+from liftbridge.testing.compaction_suite import LogCompactionSuite
 from liftbridge.testing.log_suite import LogStorageSuite, OpenStorage
 from liftbridge.testing.memory_index import MemoryIndexStorage
 from liftbridge_storage_lmdb.index import LmdbIndexStorage
@@ -31,7 +32,7 @@ def opening(make: Callable[[], LogStorage]) -> Iterator[OpenStorage]:
         storage.close()
 
 
-class TestSegments(LogStorageSuite):
+class Segments:
     provider: ClassVar[ProviderName] = SEGMENTS
 
     @pytest.fixture
@@ -39,7 +40,7 @@ class TestSegments(LogStorageSuite):
         yield from opening(lambda: create(SEGMENTS, tmp_path, DENSE_INDEX, index=MemoryIndexStorage()))
 
 
-class TestSegmentsWithLmdbIndex(LogStorageSuite):
+class SegmentsWithLmdbIndex:
     provider: ClassVar[ProviderName] = SEGMENTS
 
     @pytest.fixture
@@ -49,7 +50,7 @@ class TestSegmentsWithLmdbIndex(LogStorageSuite):
         index.close()
 
 
-class TestSqlite(LogStorageSuite):
+class Sqlite:
     provider: ClassVar[ProviderName] = (Seam.LOG_STORAGE, "sqlite")
 
     @pytest.fixture
@@ -57,7 +58,7 @@ class TestSqlite(LogStorageSuite):
         yield from opening(lambda: create(self.provider, tmp_path))
 
 
-class TestMemory(LogStorageSuite):
+class Memory:
     provider: ClassVar[ProviderName] = (Seam.LOG_STORAGE, "memory")
 
     @pytest.fixture
@@ -65,3 +66,35 @@ class TestMemory(LogStorageSuite):
         """Closing it keeps what is in it, as a disk would."""
         storage = create(self.provider, tmp_path)
         return lambda: storage
+
+
+class TestSegments(Segments, LogStorageSuite):
+    pass
+
+
+class TestSegmentsCompaction(Segments, LogCompactionSuite):
+    pass
+
+
+class TestSegmentsWithLmdbIndex(SegmentsWithLmdbIndex, LogStorageSuite):
+    pass
+
+
+class TestSegmentsWithLmdbIndexCompaction(SegmentsWithLmdbIndex, LogCompactionSuite):
+    pass
+
+
+class TestSqlite(Sqlite, LogStorageSuite):
+    pass
+
+
+class TestSqliteCompaction(Sqlite, LogCompactionSuite):
+    pass
+
+
+class TestMemory(Memory, LogStorageSuite):
+    pass
+
+
+class TestMemoryCompaction(Memory, LogCompactionSuite):
+    pass

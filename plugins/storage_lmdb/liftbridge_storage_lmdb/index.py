@@ -162,6 +162,10 @@ class _LmdbIndex(OffsetIndex):
         if segment:
             self._drop((0, 0), (segment - 1, _MAX))
 
+    def drop_segments(self, first: int, last: int) -> None:
+        self._waiting = [entry for entry in self._waiting if not first <= entry.segment <= last]
+        self._drop((first, 0), (last, _MAX))
+
     def delete(self) -> None:
         self._waiting.clear()
         self._drop((0, 0), (_MAX, _MAX))

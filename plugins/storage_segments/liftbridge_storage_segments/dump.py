@@ -31,21 +31,25 @@ def dump_log(path: str, out: IO[str], *, values: bool = False) -> bool:
 def _dump_segment(path: Path, out: IO[str], values: bool) -> None:
     data = path.read_bytes()
     out.write(f"{path.name}: {len(data):,} bytes\n")
-    position = 0
+    position, next_offset = 0, int(path.stem)
     while position < len(data):
         try:
             batch = decode_batch(data, position)
         except ProtocolError as error:
             out.write(f"  byte {position}: BAD, {len(data) - position} bytes to the end of the file: {error}\n")
             break
+        if batch.base_offset > next_offset:
+            out.write(f"  offsets {next_offset} to {batch.base_offset - 1} were removed\n")
         _dump_batch(batch, position, out, values)
+        next_offset = batch.end_offset
         position += len(batch.data)
     _dump_summary(path.with_suffix(SUMMARY_SUFFIX), out)
 
 
 def _dump_batch(batch: RecordBatch, position: int, out: IO[str], values: bool) -> None:
+    left = "left of " if batch.record_count < batch.end_offset - batch.base_offset else ""
     out.write(
-        f"  byte {position}: batch of {batch.record_count}, offsets {batch.base_offset} to {batch.end_offset - 1}, "
+        f"  byte {position}: batch of {batch.record_count}, {left}offsets {batch.base_offset} to {batch.end_offset - 1}, "
         f"epoch {batch.leader_epoch}, {_time(batch.timestamp_ns)}, {len(batch.data):,} bytes, checksum ok\n"
     )
     body = batch.data[HEADER_BYTES:]

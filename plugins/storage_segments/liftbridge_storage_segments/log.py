@@ -3,16 +3,30 @@
 import struct
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDamaged, LogDeleted, OffsetOutOfRange, StorageError
-from liftbridge.interfaces.index import OffsetIndex
-from liftbridge.interfaces.log import EpochStart, LogSettings, PartitionLog, RetentionLimits
+from liftbridge.interfaces.index import IndexEntry, OffsetIndex
+from liftbridge.interfaces.log import (
+    CompactionReport,
+    Compactor,
+    EpochStart,
+    LogSettings,
+    PartitionLog,
+    RetentionLimits,
+)
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.record_batch import cut_batch
-from liftbridge_storage_segments.files import Files, storage_errors
+from liftbridge_storage_segments.compaction import (
+    CompactionPass,
+    Interrupted,
+    finish_replacement,
+    finish_replacements,
+    replacement_path,
+)
+from liftbridge_storage_segments.files import Files, storage_error, storage_errors
 from liftbridge_storage_segments.recovery import raise_if_damage, scan
 from liftbridge_storage_segments.segment import SEGMENT_PATTERN, SUMMARY_SUFFIX, Segment, segment_path
 
@@ -41,6 +55,7 @@ class SegmentedLog(PartitionLog):
         self._lock = threading.Lock()
         self._places: dict[int, tuple[Segment, int]] = {}
         self._unusable: LiftbridgeError | None = None
+        self._truncations = 0
         self._segments: tuple[Segment, ...] = self._open_segments()
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -49,6 +64,7 @@ class SegmentedLog(PartitionLog):
         with storage_errors(f"{self._directory}: open"):
             if not self._directory.exists():
                 self._files.create_directory(self._directory)
+            finish_replacements(self._directory, self._files)
             self._remove_leftovers()
             paths = sorted(self._directory.glob(SEGMENT_PATTERN))
             if not paths:
@@ -229,11 +245,13 @@ class SegmentedLog(PartitionLog):
         place = places.get(offset)
         if place is not None and place[1] < place[0].size_bytes:
             data, end_offset = place[0].read_batches(place[1], stop=stop, max_bytes=max_bytes)
+            _raise_if_replaced(place[0])
             if data and BASE_OFFSET.unpack_from(data, BASE_OFFSET_POSITION)[0] == offset:
                 self._remember(places, end_offset, place[0], place[1] + len(data))
                 return data
         segment, position = self._place_of(segments, offset)
         data, end_offset = segment.read_batches(position, stop=stop, max_bytes=max_bytes)
+        _raise_if_replaced(segment)
         if data:
             self._remember(places, end_offset, segment, position + len(data))
         return data
@@ -263,7 +281,9 @@ class SegmentedLog(PartitionLog):
             try:
                 for segment in segments:
                     if segment.last_timestamp_ns >= timestamp_ns and segment.size_bytes:
-                        return self._first_at_or_after(segment, timestamp_ns)
+                        found = self._first_at_or_after(segment, timestamp_ns)
+                        _raise_if_replaced(segment)
+                        return found
                 return None
             except StorageError:
                 with self._lock:  # as in read
@@ -294,6 +314,7 @@ class SegmentedLog(PartitionLog):
                 return
             if end_offset < self.start_offset:
                 raise OffsetOutOfRange(f"can't truncate to {end_offset}: {self.start_offset} is the first that is kept")
+            self._truncations += 1
             try:
                 self._drop_segments_from(end_offset)
                 *before, last = self._segments
@@ -358,12 +379,93 @@ class SegmentedLog(PartitionLog):
             self._index.drop_before(kept[0].base_offset)
         return kept[0].base_offset
 
+    # --- compaction ---------------------------------------------------------------------------------------------------
+
+    def compact(
+        self, compactor: Compactor, *, min_dirty_percent: int, between: Callable[[], None]
+    ) -> CompactionReport | None:
+        def step() -> None:
+            self._raise_if_unusable()
+            between()
+
+        one_pass = CompactionPass(self, self._directory, self._files, compactor, step)
+        if not one_pass.is_worthwhile(min_dirty_percent):
+            return None
+        try:
+            return one_pass.run()
+        except StorageError:
+            self._raise_if_gone()
+            raise
+
+    # What a pass needs of the log, from its own thread (see compaction.Row).
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        return self._segments
+
+    @property
+    def truncations(self) -> int:
+        return self._truncations
+
+    def may_merge(self, group: Sequence[Segment]) -> bool:
+        span_ns = group[-1].last_timestamp_ns - group[0].first_timestamp_ns
+        size = sum(segment.size_bytes for segment in group)
+        return size <= self._settings.segment_max_bytes and span_ns <= self._settings.segment_max_age_ns
+
+    def new_output(self, path: Path, index: OffsetIndex) -> Segment:
+        return Segment(path, self._files, index, self._index_interval_bytes)
+
+    def replace(
+        self, group: Sequence[Segment], output: Segment, entries: Sequence[IndexEntry], *, truncations: int
+    ) -> None:
+        with self._lock:
+            self._raise_if_unusable()
+            before, after = self._around(group, truncations)
+            decided = replacement_path(output)
+            try:
+                self._files.rename(output.path, decided)
+                for segment in group:
+                    segment.replaced = True
+                path = finish_replacement(decided, self._files)
+            except OSError as error:
+                failed = storage_error(f"{output.path}: put in the place of segments", error)
+                if decided.exists() or group[0].replaced:
+                    self._unusable = StorageError(f"{failed}; compaction stopped half-way: restart the server")
+                raise failed from error
+            self._index.drop_segments(group[0].base_offset, group[-1].base_offset)
+            self._index.add(entries)
+            replacement = output.renamed(path, self._index)
+            self._segments = (*before, replacement, *after)
+            self._places = {}
+            replacement.seal()
+
+    def mark_compacted(self, segment: Segment, *, truncations: int) -> None:
+        with self._lock:
+            self._raise_if_unusable()
+            self._around([segment], truncations)
+            if segment.vouched_bytes < segment.size_bytes:
+                segment.sync()
+            segment.mark_compacted()
+            segment.seal()
+
+    def _around(self, group: Sequence[Segment], truncations: int) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+        """The segments before and after the group. Raises Interrupted if it isn't there any more, or if records that
+        the pass has seen may be gone."""
+        segments = self._segments
+        if truncations != self._truncations or group[0] not in segments:
+            raise Interrupted
+        start = segments.index(group[0])
+        if segments[start : start + len(group)] != tuple(group):
+            raise Interrupted
+        return segments[:start], segments[start + len(group) :]
+
     # --- ending -------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         if isinstance(self._unusable, LogClosed | LogDeleted):
             return
-        usable, self._unusable = self._unusable is None, LogClosed("the log was closed")
+        with self._lock:  # so that no compaction is in the middle of replacing segments
+            usable, self._unusable = self._unusable is None, LogClosed("the log was closed")
         active = self._segments[-1]
         if usable and active.size_bytes > active.vouched_bytes:
             active.sync()
@@ -372,7 +474,8 @@ class SegmentedLog(PartitionLog):
             self._files.forget(segment.path)
 
     def delete(self) -> None:
-        self._unusable = LogDeleted("the log was deleted")
+        with self._lock:
+            self._unusable = LogDeleted("the log was deleted")
         for segment in self._segments:
             self._files.forget(segment.path)
         self._index.delete()
@@ -385,6 +488,15 @@ class SegmentedLog(PartitionLog):
     def _raise_if_unusable(self) -> None:
         if self._unusable is not None:
             raise self._unusable
+
+
+class _Replaced(StorageError):
+    """Compaction put another file in the place of the segment that was read."""
+
+
+def _raise_if_replaced(segment: Segment) -> None:
+    if segment.replaced:
+        raise _Replaced(f"{segment.path} was replaced; if it stays so, restart the server")
 
 
 def _exceeds(kept: list[Segment], limits: RetentionLimits, now_ns: int) -> bool:

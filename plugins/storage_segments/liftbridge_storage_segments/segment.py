@@ -1,13 +1,14 @@
 """One segment file: record batches back to back, named after the first offset it can hold."""
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from liftbridge.errors import LogDamaged, ProtocolError
 from liftbridge.interfaces.index import IndexEntry, OffsetIndex
 from liftbridge.interfaces.log import EpochStart
 from liftbridge.interfaces.records import RecordBatch
-from liftbridge.protocol.record_batch import FORMAT_VERSION, HEADER, HEADER_BYTES, decode_batch
+from liftbridge.protocol.record_batch import FORMAT_VERSION, HEADER, HEADER_BYTES, decode_batch, iter_batches
 from liftbridge_storage_segments.files import Files, storage_errors
 from liftbridge_storage_segments.summary import Summary, decode_summary
 
@@ -31,7 +32,9 @@ class Segment:
 
     def __init__(self, path: Path, files: Files, index: OffsetIndex, index_interval_bytes: int) -> None:
         self.path = path
-        self.base_offset = int(path.name.removesuffix(SEGMENT_SUFFIX))
+        self.base_offset = int(path.name[:_NAME_DIGITS])
+        #: Another file is taking this one's place: what was read from now on may be of that one.
+        self.replaced = False
         self._files = files
         self._index = index
         self._index_interval_bytes = index_interval_bytes
@@ -62,6 +65,10 @@ class Segment:
     @property
     def last_timestamp_ns(self) -> int:
         return self._summary.last_timestamp_ns
+
+    @property
+    def compacted(self) -> bool:
+        return self._summary.compacted
 
     @property
     def epochs(self) -> list[EpochStart]:
@@ -98,6 +105,16 @@ class Segment:
             self._files.replace(self.summary_path, self._summary.encode())
         self.vouched_bytes = self.size_bytes
 
+    def mark_compacted(self) -> None:
+        """Remembers it as long as nothing is appended; ``seal`` makes that last."""
+        self._summary.compacted = True
+
+    def renamed(self, path: Path, index: OffsetIndex) -> "Segment":
+        """The same segment, now that its file is at ``path``."""
+        segment = Segment(path, self._files, index, self._index_interval_bytes)
+        segment._summary = self._summary
+        return segment
+
     def cut(self, position: int) -> None:
         """Drops the bytes from ``position`` on, durably. Scan the segment again: what is known may be forgotten."""
         with storage_errors(f"{self.path}: truncate"):
@@ -119,6 +136,18 @@ class Segment:
             self._files.sync_directory(self.path.parent)
 
     # --- reading ------------------------------------------------------------------------------------------------------
+
+    def iter_batches(self, position: int = 0, *, stop: int = _NO_STOP) -> Iterator[list[RecordBatch]]:
+        """The batches from ``position`` on whose base is below ``stop``, verified, some at a time."""
+        while position < self.size_bytes:
+            data, _ = self.read_batches(position, stop=stop, max_bytes=_WALK_BYTES)
+            if not data:
+                return
+            try:
+                yield list(iter_batches(data))
+            except ProtocolError as error:
+                raise LogDamaged(f"{self.path}: damaged behind byte {position}: {error}") from error
+            position += len(data)
 
     def file_size(self) -> int:
         with storage_errors(f"{self.path}: size"):

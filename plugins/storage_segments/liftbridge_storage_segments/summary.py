@@ -24,11 +24,14 @@ class Summary:
     record_count: int = 0
     first_timestamp_ns: int = 0
     last_timestamp_ns: int = 0
+    #: Whether each key of these batches, and of those in earlier segments, occurs only once.
+    compacted: bool = False
     epochs: list[EpochStart] = field(default_factory=list)
 
     def add(self, batch: RecordBatch) -> None:
         """One more batch stands at the end. The end offset is last, because readers in other threads go by it."""
         self.size_bytes += len(batch.data)
+        self.compacted = False
         self.record_count += batch.record_count
         self.first_timestamp_ns = self.first_timestamp_ns or batch.timestamp_ns
         self.last_timestamp_ns = batch.timestamp_ns
