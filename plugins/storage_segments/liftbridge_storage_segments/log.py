@@ -27,7 +27,8 @@ from liftbridge_storage_segments.compaction import (
     replacement_path,
 )
 from liftbridge_storage_segments.files import Files, storage_error, storage_errors
-from liftbridge_storage_segments.recovery import raise_if_damage, scan
+from liftbridge_storage_segments.recovery import scan, verify_last, verify_sealed
+from liftbridge_storage_segments.removal import remove_directory
 from liftbridge_storage_segments.segment import SEGMENT_PATTERN, SUMMARY_SUFFIX, Segment, segment_path
 
 #: Where a batch's base offset stands in it.
@@ -71,8 +72,8 @@ class SegmentedLog(PartitionLog):
                 return (self._new_segment(0),)
         segments = [self._segment(path) for path in paths]
         for segment, following in pairwise(segments):
-            self._verify_sealed(segment, following)
-        self._verify_last(segments[-1])
+            verify_sealed(segment, following)
+        verify_last(segments[-1])
         return tuple(segments)
 
     def _remove_leftovers(self) -> None:
@@ -88,35 +89,6 @@ class SegmentedLog(PartitionLog):
         path = segment_path(self._directory, base_offset)
         self._files.create(path)
         return self._segment(path)
-
-    def _verify_sealed(self, segment: Segment, following: Segment) -> None:
-        size = segment.file_size()
-        if size < segment.vouched_bytes:
-            raise LogDamaged(f"{segment.path}: {segment.vouched_bytes - size} bytes are missing at its end")
-        tear = scan(segment)
-        if tear is not None and segment.end_offset != following.base_offset:
-            raise LogDamaged(f"{segment.path}: damaged at byte {tear.position}: {tear.reason}")
-        if segment.end_offset > following.base_offset:
-            self._finish_truncation(segment, following)
-        elif segment.end_offset < following.base_offset:
-            raise LogDamaged(
-                f"{segment.path} ends at offset {segment.end_offset}, and {following.path.name} is next: records are "
-                "missing between them"
-            )
-
-    def _finish_truncation(self, segment: Segment, following: Segment) -> None:
-        """A crash interrupted a truncation inside a batch after its first half was saved in a segment of its own."""
-        segment.cut(segment.find(following.base_offset))
-        scan(segment)
-
-    def _verify_last(self, segment: Segment) -> None:
-        size = segment.file_size()
-        if size < segment.vouched_bytes:
-            raise LogDamaged(f"{segment.path}: {segment.vouched_bytes - size} bytes are missing at its end")
-        tear = scan(segment)
-        if tear is not None:
-            raise_if_damage(segment, tear)
-            segment.cut(tear.position)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
@@ -506,25 +478,3 @@ def _exceeds(kept: list[Segment], limits: RetentionLimits, now_ns: int) -> bool:
     if limits.max_messages and sum(segment.record_count for segment in kept) > limits.max_messages:
         return True
     return bool(limits.max_bytes and sum(segment.size_bytes for segment in kept) > limits.max_bytes)
-
-
-#: Directories that are being deleted get this prefix first, so that a crash never leaves half a log that opens.
-DELETED_PREFIX = "deleted-"
-
-
-def remove_directory(directory: Path, files: Files) -> None:
-    """Removes a log's directory; a no-op when it doesn't exist."""
-    if not directory.exists():
-        return
-    doomed = directory.with_name(DELETED_PREFIX + directory.name)
-    with storage_errors(f"{directory}: delete"):
-        files.rename(directory, doomed)
-    empty_directory(doomed, files)
-
-
-def empty_directory(directory: Path, files: Files) -> None:
-    """Removes a doomed directory and what is in it."""
-    with storage_errors(f"{directory}: delete"):
-        for path in directory.iterdir():
-            files.remove(path)
-        files.remove_directory(directory)

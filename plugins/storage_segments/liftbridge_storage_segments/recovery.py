@@ -47,6 +47,42 @@ def scan(segment: Segment) -> Tear | None:
     return None
 
 
+def verify_sealed(segment: Segment, following: Segment) -> None:
+    """Raises LogDamaged unless the segment is whole and ends where the next one begins."""
+    _raise_if_short(segment)
+    tear = scan(segment)
+    if tear is not None and segment.end_offset != following.base_offset:
+        raise LogDamaged(f"{segment.path}: damaged at byte {tear.position}: {tear.reason}")
+    if segment.end_offset > following.base_offset:
+        _finish_truncation(segment, following)
+    elif segment.end_offset < following.base_offset:
+        raise LogDamaged(
+            f"{segment.path} ends at offset {segment.end_offset}, and {following.path.name} is next: records are "
+            "missing between them"
+        )
+
+
+def verify_last(segment: Segment) -> None:
+    """Cuts what a crash tore off. Raises LogDamaged if it isn't that."""
+    _raise_if_short(segment)
+    tear = scan(segment)
+    if tear is not None:
+        raise_if_damage(segment, tear)
+        segment.cut(tear.position)
+
+
+def _raise_if_short(segment: Segment) -> None:
+    size = segment.file_size()
+    if size < segment.vouched_bytes:
+        raise LogDamaged(f"{segment.path}: {segment.vouched_bytes - size} bytes are missing at its end")
+
+
+def _finish_truncation(segment: Segment, following: Segment) -> None:
+    """A crash interrupted a truncation inside a batch after its first half was saved in a segment of its own."""
+    segment.cut(segment.find(following.base_offset))
+    scan(segment)
+
+
 def raise_if_damage(segment: Segment, tear: Tear) -> None:
     """Raises LogDamaged if a valid batch stands behind the tear: then it is none."""
     size = segment.file_size()

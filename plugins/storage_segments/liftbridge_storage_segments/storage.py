@@ -10,7 +10,8 @@ from liftbridge.errors import StorageError
 from liftbridge.interfaces.index import IndexStorage
 from liftbridge.interfaces.log import LogId, LogSettings, LogStorage, PartitionLog
 from liftbridge_storage_segments.files import Files, storage_errors
-from liftbridge_storage_segments.log import DELETED_PREFIX, SegmentedLog, empty_directory, remove_directory
+from liftbridge_storage_segments.log import SegmentedLog
+from liftbridge_storage_segments.removal import DELETED_PREFIX, empty_directory, remove_directory
 
 _LOG_NAME = re.compile(r"(\d+)-(\d+)")
 
