@@ -1,4 +1,4 @@
-"""Three real servers under load while a hand kills and freezes them: nothing acked is lost, whoever dies.
+"""Three real servers under load while a hand kills, freezes and cuts them off: nothing acked is lost, whoever dies.
 
 ``LIFTBRIDGE_TEST_SOAK_S=900 pytest tests/cluster/test_soak.py -s`` is the whole of it; a run of the suite does a little.
 """
@@ -8,7 +8,7 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,7 @@ import pytest
 from api_client import ApiClient
 from cluster_processes import ClusterProcesses, eventually
 from history import describe, percentile, problems_of
-from soak import Soak, freeze
+from soak import Soak, frozen
 
 from liftbridge.protocol.generated import api_pb2 as api
 
@@ -26,14 +26,20 @@ SEED = int(os.environ.get("LIFTBRIDGE_TEST_SOAK_SEED", "0")) or random.randrange
 SERVERS = ("a", "b", "c")
 STREAM, PARTITIONS, PUBLISHERS = "soak", 3, 2
 FREEZE_S = 3.0
-ACTIONS = ("kill leader", "kill metadata leader", "kill both leaders", "kill follower", "freeze leader", "kill all")
+ACTIONS = (
+    *("kill leader", "kill metadata leader", "kill both leaders", "kill follower", "kill all"),
+    *("freeze leader", "silence leader", "cut leader", "cut metadata leader", "silence follower"),
+    *("restart NATS", "freeze NATS"),
+)
+#: After these, somebody else leads the partition.
+COSTS_THE_LEADER = ("kill leader", "freeze leader", "silence leader", "cut leader")
 #: What failing over takes at most, with default settings and more processes than cores.
 MEDIAN_LIMIT_S, WORST_LIMIT_S = 5.0, 15.0
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[ClusterProcesses]:
-    cluster = ClusterProcesses(tmp_path)
+    cluster = ClusterProcesses(tmp_path, cables=True)
     cluster.form(*SERVERS)
     yield cluster
     cluster.kill()
@@ -97,28 +103,74 @@ async def act(soak: Soak, action: str, random_: random.Random) -> list[float]:
     partition = random_.randrange(PARTITIONS)
     leader = await asyncio.to_thread(leader_of, cluster, partition)
     followers = [one for one in SERVERS if one != leader]
+    victims = {
+        "leader": [leader],
+        "metadata leader": [metadata_leader(cluster)],
+        "both leaders": sorted({leader, metadata_leader(cluster)}),
+        "follower": [random_.choice(followers)],
+        "all": list(SERVERS),
+        "NATS": [],
+    }[action.split(" ", 1)[1]]
+    print(f"{action}: {', '.join(victims)}")
     began_s = time.monotonic()
-    if action == "freeze leader":
-        print(f"{action}: {leader}")
-        await freeze(cluster.servers[leader], FREEZE_S)
-    else:
-        victims = {
-            "kill leader": [leader],
-            "kill metadata leader": [metadata_leader(cluster)],
-            "kill both leaders": sorted({leader, metadata_leader(cluster)}),
-            "kill follower": [random_.choice(followers)],
-            "kill all": list(SERVERS),
-        }[action]
-        print(f"{action}: {', '.join(victims)}")
-        for victim in victims:
-            cluster.servers[victim].kill()
-        await asyncio.sleep(random_.uniform(2.0, 5.0) if len(victims) == 1 else random_.uniform(0.0, 1.0))
-        random_.shuffle(victims)
-        await asyncio.to_thread(cluster.start, *victims)
-    if action not in ("kill leader", "freeze leader"):
+    await HANDS[action.split(" ", 1)[0]](cluster, victims, random_)
+    if action not in COSTS_THE_LEADER:
         return []
     took_s = await asyncio.to_thread(eventually, lambda: soak.first_ack_after_s(partition, began_s + 0.05), 30)
     return [took_s]
+
+
+async def kill(cluster: ClusterProcesses, victims: list[str], random_: random.Random) -> None:
+    for victim in victims:
+        cluster.servers[victim].kill()
+    await asyncio.sleep(random_.uniform(2.0, 5.0) if len(victims) == 1 else random_.uniform(0.0, 1.0))
+    random_.shuffle(victims)
+    await asyncio.to_thread(cluster.start, *victims)
+
+
+async def freeze(cluster: ClusterProcesses, victims: list[str], random_: random.Random) -> None:
+    """SIGSTOP, as a machine that hangs; NATS hangs for a shorter time than it takes to notice, or a longer."""
+    if not victims:
+        await frozen(cluster.nats.pid, random_.uniform(0.2, FREEZE_S))
+    for victim in victims:
+        await frozen(cluster.servers[victim].pid, FREEZE_S)
+
+
+async def silence(cluster: ClusterProcesses, victims: list[str], random_: random.Random) -> None:
+    """A cable that carries nothing and tells nobody; afterwards everything arrives late."""
+    assert cluster.cables is not None
+    for victim in victims:
+        cluster.cables.silence(victim)
+    await asyncio.sleep(random_.uniform(1.0, 2 * FREEZE_S))
+    for victim in victims:
+        cluster.cables.mend(victim)
+
+
+async def cut(cluster: ClusterProcesses, victims: list[str], random_: random.Random) -> None:
+    assert cluster.cables is not None
+    for victim in victims:
+        cluster.cables.cut(victim)
+    await asyncio.sleep(random_.uniform(0.1, FREEZE_S))
+    for victim in victims:
+        cluster.cables.mend(victim)
+
+
+async def restart(cluster: ClusterProcesses, victims: list[str], random_: random.Random) -> None:
+    """Of NATS: nobody reaches anybody meanwhile."""
+    assert not victims
+    cluster.nats.kill()
+    await asyncio.sleep(random_.uniform(0.0, 2.0))
+    cluster.nats.start()
+
+
+#: What a hand does to its victims.
+HANDS: dict[str, Callable[[ClusterProcesses, list[str], random.Random], Awaitable[None]]] = {
+    "kill": kill,
+    "freeze": freeze,
+    "silence": silence,
+    "cut": cut,
+    "restart": restart,
+}
 
 
 def leader_of(cluster: ClusterProcesses, partition: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from broker_process import BrokerProcess
+from cables import Cables
 from nats_process import NatsProcess
 
 from liftbridge.protocol.generated import api_pb2 as api
@@ -18,13 +19,14 @@ SEED = ("--raft-bootstrap-seed",)
 
 
 class ClusterProcesses:
-    """Servers by ID. Nothing runs before ``start``."""
+    """Servers by ID. Nothing runs before ``start``. With ``cables``, those to NATS can be cut."""
 
-    def __init__(self, folder: Path, *, namespace: str = "test") -> None:
+    def __init__(self, folder: Path, *, namespace: str = "test", cables: bool = False) -> None:
         self.folder = folder
         self.namespace = namespace
         self.nats = NatsProcess()
         self.nats.start()
+        self.cables = Cables(self.nats.port) if cables else None
         self.servers: dict[str, BrokerProcess] = {}
 
     def add(self, server_id: str, *arguments: str, bootstrap: tuple[str, ...] = ()) -> BrokerProcess:
@@ -34,7 +36,7 @@ class ClusterProcesses:
             "--namespace",
             self.namespace,
             *arguments,
-            nats_url=self.nats.url,
+            nats_url=self.cables.lay(server_id) if self.cables else self.nats.url,
             server_id=server_id,
             bootstrap=bootstrap,
         )
@@ -81,11 +83,17 @@ class ClusterProcesses:
         servers = self.running()
         with ThreadPoolExecutor(max(1, len(servers))) as pool:
             list(pool.map(BrokerProcess.stop, servers))
-        self.nats.stop()
+        self._stop_network()
 
     def kill(self) -> None:
         for server in self.running():
             server.kill()
+        self._stop_network()
+
+    def _stop_network(self) -> None:
+        cables, self.cables = self.cables, None
+        if cables is not None:
+            cables.stop()
         self.nats.stop()
 
 

@@ -25,6 +25,11 @@ class NatsProcess:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         binary = os.path.join(os.path.dirname(sys.executable), "nats-server")
         port = ["-a", "127.0.0.1", "-p", str(self.port or -1)]
@@ -86,6 +91,9 @@ class TcpProxy:
         self.port = 0
         #: While False, new connections are closed at once.
         self.accepting = True
+        #: While cleared, nothing gets through in either direction.
+        self.flowing = asyncio.Event()
+        self.flowing.set()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -108,6 +116,7 @@ class TcpProxy:
     async def stop(self) -> None:
         assert self._server is not None
         self._server.close()
+        self.flowing.set()
         self.cut()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -115,9 +124,13 @@ class TcpProxy:
         if not self.accepting:
             client.transport.abort()
             return
-        reader, server = await asyncio.open_connection("127.0.0.1", self._target_port)
+        try:
+            reader, server = await asyncio.open_connection("127.0.0.1", self._target_port)
+        except OSError:
+            client.transport.abort()
+            return
         self._clients.add(client)
-        ways = [asyncio.create_task(_copy(client_reader, server)), asyncio.create_task(_copy(reader, client))]
+        ways = [asyncio.create_task(self._copy(*ends)) for ends in ((client_reader, server), (reader, client))]
         self._tasks.update(ways)
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         self._clients.discard(client)
@@ -126,12 +139,12 @@ class TcpProxy:
         await asyncio.gather(*ways, return_exceptions=True)
         self._tasks.difference_update(ways)
 
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                await self.flowing.wait()
+                writer.write(data)
+                await writer.drain()
 
 
 def write_config(folder: Path, text: str) -> Path:

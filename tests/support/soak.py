@@ -13,7 +13,6 @@ from itertools import count
 
 import grpc
 from api_client import ApiClient
-from broker_process import BrokerProcess
 from cluster_processes import ClusterProcesses
 from history import PartitionHistory
 
@@ -146,9 +145,8 @@ class Soak:
         return times_s[place] - moment_s if place < len(times_s) else None
 
 
-async def freeze(server: BrokerProcess, duration_s: float) -> None:
-    """SIGSTOP, as a machine that hangs, and SIGCONT."""
-    pid = server.pid
+async def frozen(pid: int, duration_s: float) -> None:
+    """SIGSTOP, and SIGCONT when the time is over."""
     os.kill(pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(duration_s)
