@@ -16,6 +16,7 @@ from string import Template
 
 from liftbridge.errors import ConfigError
 from liftbridge.interfaces.provider import Seam
+from liftbridge.plugin_manager import PROVIDER_HOOKS
 from liftbridge.settings import PROVIDER_SETTINGS
 from liftbridge.version import version
 
@@ -25,47 +26,43 @@ _MAX_NAME_LENGTH = 60
 
 @dataclass(frozen=True, slots=True)
 class _Kit:
-    """What differs between the seams. ``twin`` is a module of ``liftbridge.testing`` and ``renamed`` its classes, each with
-    what the plugin's is called ("" stands for the plugin's name); without a twin, ``renamed`` are classes of the
-    interface. The first one of ``renamed`` is what ``create`` returns."""
+    """What differs between the seams: the module and class of the interface, the context that ``create`` gets, and the
+    module of the suite. ``twin`` is the module in ``liftbridge.testing`` that the project begins with, "" for none.
+    ``suffixes`` says how classes of the twin (or the interface) end in the project; the first is what ``create`` makes."""
 
     seam: Seam
-    hook: str
     interface: str
+    interface_class: str
     context: str
-    renamed: Mapping[str, str]
-    twin: str
     suite: str
+    twin: str
+    suffixes: Mapping[str, str]
 
 
 _KITS = {
     "log_storage": _Kit(
-        Seam.LOG_STORAGE, "liftbridge_log_storage", "log", "LogStorageContext",
-        {"MemoryLogStorage": "Storage", "MemoryLog": "Log"}, "memory_log", "log_suite",
+        Seam.LOG_STORAGE, "log", "LogStorage", "LogStorageContext", "log_suite",
+        "memory_log", {"MemoryLogStorage": "Storage", "MemoryLog": "Log"},
     ),
     "index_storage": _Kit(
-        Seam.INDEX_STORAGE, "liftbridge_index_storage", "index", "PluginContext",
-        {"MemoryIndexStorage": "IndexStorage", "MemoryIndex": "Index"}, "memory_index", "index_suite",
+        Seam.INDEX_STORAGE, "index", "IndexStorage", "PluginContext", "index_suite",
+        "memory_index", {"MemoryIndexStorage": "IndexStorage", "MemoryIndex": "Index"},
     ),
     "stable_store": _Kit(
-        Seam.STABLE_STORE, "liftbridge_stable_store", "stable", "PluginContext",
-        {"MemoryStableStore": "Store"}, "memory_stable", "stable_suite",
+        Seam.STABLE_STORE, "stable", "StableStore", "PluginContext", "stable_suite",
+        "memory_stable", {"MemoryStableStore": "Store"},
     ),
     "consensus": _Kit(
-        Seam.CONSENSUS, "liftbridge_consensus", "consensus", "ConsensusContext",
-        {"Consensus": "Consensus"}, "", "consensus_suite",
+        Seam.CONSENSUS, "consensus", "Consensus", "ConsensusContext", "consensus_suite", "", {"Consensus": "Consensus"}
     ),
     "transport": _Kit(
-        Seam.TRANSPORT, "liftbridge_transport", "transport", "PluginContext",
-        {"Transport": "Transport"}, "", "transport_suite",
+        Seam.TRANSPORT, "transport", "Transport", "PluginContext", "transport_suite", "", {"Transport": "Transport"}
     ),
     "subject_router": _Kit(
-        Seam.SUBJECT_ROUTER, "liftbridge_subject_router", "routing", "PluginContext",
-        {"SubjectRouter": "Router"}, "", "router_suite",
+        Seam.SUBJECT_ROUTER, "routing", "SubjectRouter", "PluginContext", "router_suite", "", {"SubjectRouter": "Router"}
     ),
     "endpoint": _Kit(
-        Seam.ENDPOINT, "liftbridge_endpoint", "endpoint", "EndpointContext",
-        {"Endpoint": "Endpoint"}, "", "endpoint_suite",
+        Seam.ENDPOINT, "endpoint", "Endpoint", "EndpointContext", "endpoint_suite", "", {"Endpoint": "Endpoint"}
     ),
 }  # fmt: skip
 
@@ -108,21 +105,20 @@ def _files(name: str, seam_name: str) -> dict[str, str]:
     package = name.replace("-", "_")
     provider = name.rpartition("-")[2]
     prefix = provider.capitalize() if provider[0].isalpha() else f"P{provider}"
-    classes = {old: prefix + new for old, new in kit.renamed.items()}
-    first = next(iter(classes.values()))
+    classes = {old: prefix + new for old, new in kit.suffixes.items()}
     words = {
         "name": name,
         "package": package,
         "provider": provider,
         "kind": str(kit.seam),
         "seam_member": kit.seam.name,
-        "hook": kit.hook,
+        "hook": PROVIDER_HOOKS[kit.seam],
         "setting": PROVIDER_SETTINGS[kit.seam],
         "interface": kit.interface,
-        "interface_class": _interface_class(kit),
+        "interface_class": kit.interface_class,
         "context": kit.context,
         "module": seam_name,
-        "class_name": first,
+        "class_name": next(iter(classes.values())),
         "suite": kit.suite,
         "version": version(),
         "state": _STATES[bool(kit.twin)],
@@ -159,13 +155,6 @@ def _source(package: str, module: str) -> str:
     return resources.files("liftbridge").joinpath(package, module + ".py").read_text(encoding="utf-8")
 
 
-def _interface_class(kit: _Kit) -> str:
-    """The class that the interface calls what ``create`` returns."""
-    return {"log": "LogStorage", "index": "IndexStorage", "stable": "StableStore"}.get(
-        kit.interface, next(iter(kit.renamed))
-    )
-
-
 def _from_twin(kit: _Kit, classes: Mapping[str, str]) -> str:
     """The twin's source under the plugin's names."""
     source = _source("testing", kit.twin)
@@ -182,7 +171,7 @@ def _from_twin(kit: _Kit, classes: Mapping[str, str]) -> str:
 def _from_interface(kit: _Kit, classes: Mapping[str, str]) -> str:
     """A class with every abstract method of the interface's, each of which says that it isn't written yet."""
     tree = ast.parse(_source("interfaces", kit.interface))
-    ((interface, class_name),) = classes.items()
+    interface, class_name = kit.interface_class, classes[kit.interface_class]
     body = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == interface).body
     methods = [_unwritten(node) for node in body if _is_abstract(node)]
     used = {node.id for method in methods for node in ast.walk(method) if isinstance(node, ast.Name)}
@@ -217,8 +206,8 @@ def _imports(tree: ast.Module, interface: str, used: set[str]) -> str:
     """Where the names come from that the signatures use: what the interface imports, or the interface itself."""
     lines = []
     own = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    own |= {target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
-            if isinstance(target, ast.Name)}  # fmt: skip
+    assigned = (target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets)
+    own |= {target.id for target in assigned if isinstance(target, ast.Name)}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom):
             names = [alias.name for alias in node.names if alias.name in used]
