@@ -15,6 +15,10 @@ def _positive(value: float) -> str | None:
     return None if value > 0 else "must be more than 0"
 
 
+def _percent(value: int) -> str | None:
+    return None if 0 <= value <= 100 else "must be from 0 to 100"
+
+
 def _token(value: str) -> str | None:
     """IDs and namespaces become parts of NATS subjects."""
     if any(character.isspace() or character in ".*>" or not character.isprintable() for character in value):
@@ -114,8 +118,27 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         "Time between two syncs with durability interval.",
         check=_positive,
     ),
-    Setting("streams.compact.enabled", _BOOLEAN, False, "Comes with compaction."),
-    Setting("streams.compact.max.goroutines", _INTEGER, 0, "Comes with compaction."),
+    Setting("streams.compact.enabled", _BOOLEAN, False, "Keep only the last message of each key."),
+    Setting(
+        "streams.compact.max.goroutines",
+        _INTEGER,
+        0,
+        "Accepted without effect: one thread compacts one partition after the other.",
+    ),
+    Setting(
+        "streams.compact.dirty.percent",
+        _INTEGER,
+        50,
+        "A partition is compacted when this part of what could be compacted is new; below 1MiB, when anything is.",
+        check=_percent,
+    ),
+    Setting(
+        "streams.compact.tombstones.max.age",
+        _DURATION,
+        0.0,
+        "How long a compacted stream keeps a key whose last message has no value; 0 keeps it for ever.",
+        check=_not_negative,
+    ),
     Setting("streams.auto.pause.time", _DURATION, 0.0, "Comes with auto pause.", check=_not_negative),
     Setting("streams.auto.pause.disable.if.subscribers", _BOOLEAN, False, "Comes with auto pause."),
     Setting(

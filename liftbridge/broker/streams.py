@@ -51,8 +51,8 @@ class StreamHandlers:
         check_group(request.group)
         partitions = partition_count(request, self._router)
         config = stream_config(request)
-        if config.compact_enabled or config.auto_pause_time_ms:
-            logger.warning('stream "%s": compaction and auto pause are kept and take effect later', request.name)
+        if config.auto_pause_time_ms:
+            logger.warning('stream "%s": auto pause is kept and takes effect later', request.name)
         stream = await self._controller.create_stream(
             name=request.name,
             subject=request.subject,

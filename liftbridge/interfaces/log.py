@@ -174,13 +174,13 @@ class PartitionLog(ABC):
         return type(self).compact is not PartitionLog.compact
 
     def compact(
-        self, compactor: Compactor, *, min_dirty_percent: int, between: Callable[[], None]
+        self, compactor: Compactor, *, min_dirty_percent: int, force: bool = False, between: Callable[[], None]
     ) -> CompactionReport | None:
         """Removes the records that ``compactor`` lets go, from all segments but the active one. Optional.
 
-        None, and nothing is done, when less than ``min_dirty_percent`` of what could be compacted came since the pass
-        before; with 0 there always is a pass. Offsets, epochs and timestamps stay: gaps appear, between batches and
-        inside them. ``start_offset``, ``end_offset`` and ``epochs`` stay too, and where they need it a batch stays
+        None, and nothing is done, when nothing came since the pass before that could be compacted, or less of all that
+        could be than ``min_dirty_percent``; with ``force`` there always is a pass. Offsets, epochs and timestamps stay:
+        gaps appear, between batches and inside them. ``start_offset``, ``end_offset`` and ``epochs`` stay too, and where they need it a batch stays
         without records. Records are removed in ascending order of offset, each segment's at once: readers in other
         threads see a segment as it was or as it is, and a crash leaves the one or the other. An error ends the pass,
         and what it didn't get to is as before. So does the log's end

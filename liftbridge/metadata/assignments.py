@@ -8,7 +8,7 @@ from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.config import StreamConfig, StreamDefaults
 from liftbridge.metadata.model import ACTIVITY_STREAM, CURSORS_STREAM
 from liftbridge.metadata.state import MetadataState, StreamState
-from liftbridge.partition.assignment import Assignment, RetentionSettings
+from liftbridge.partition.assignment import Assignment, CompactionSettings, RetentionSettings
 from liftbridge.partition.leader import LeaderSettings
 from liftbridge.partition.partition import PartitionKey
 
@@ -86,6 +86,7 @@ def _assignment(
         leader_settings=_leader_settings(stream.config, defaults),
         log_settings=_log_settings(stream.config, defaults),
         retention=_retention(stream.config, defaults),
+        compaction=_compaction(stream.config, defaults),
         # Nobody but the servers has anything to say there; whoever reaches the transport could forge it.
         listens=stream.name not in (ACTIVITY_STREAM, CURSORS_STREAM),
     )
@@ -117,6 +118,14 @@ def _retention(config: StreamConfig, defaults: StreamDefaults) -> RetentionSetti
         max_messages=_either(config.retention_max_messages, defaults.retention_max_messages),
         max_age_ns=_ns(config.retention_max_age_ms, defaults.retention_max_age_ns),
         check_interval_ns=interval_ns or _ZERO_CLEANER_INTERVAL_NS,
+    )
+
+
+def _compaction(config: StreamConfig, defaults: StreamDefaults) -> CompactionSettings:
+    return CompactionSettings(
+        enabled=bool(_either(config.compact_enabled, defaults.compact_enabled)),
+        min_dirty_percent=defaults.compact_dirty_percent,
+        tombstone_max_age_ns=defaults.tombstone_max_age_ns,
     )
 
 

@@ -43,6 +43,9 @@ class StreamDefaults:
     retention_max_messages: int = 0
     retention_max_age_ns: int = 168 * 3600 * 1_000_000_000
     cleaner_interval_ns: int = 300 * 1_000_000_000
+    compact_enabled: bool = False
+    compact_dirty_percent: int = 50
+    tombstone_max_age_ns: int = 0
     segment_max_bytes: int = 268_435_456
     segment_max_age_ns: int = 168 * 3600 * 1_000_000_000
     min_isr: int = 1

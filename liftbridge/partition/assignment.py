@@ -18,6 +18,16 @@ class RetentionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CompactionSettings:
+    """Whether only the last message of each key stays. A pass needs ``min_dirty_percent`` of what could be compacted to
+    be new. A message that is nothing but a key is removed after ``tombstone_max_age_ns``, 0 for never."""
+
+    enabled: bool = False
+    min_dirty_percent: int = 50
+    tombstone_max_age_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """One partition's role on this server. ``base_subject`` is the stream's, ``subject`` the partition's own.
 
@@ -38,4 +48,5 @@ class Assignment:
     leader_settings: LeaderSettings
     log_settings: LogSettings
     retention: RetentionSettings
+    compaction: CompactionSettings = CompactionSettings()
     listens: bool = True

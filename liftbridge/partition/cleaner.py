@@ -1,4 +1,4 @@
-"""Rolling and retention, for all partitions, in one task that sleeps until something is due."""
+"""Rolling, retention and compaction, for all partitions, in tasks that sleep until something is due."""
 
 import asyncio
 import contextlib
@@ -7,6 +7,7 @@ import logging
 from liftbridge.clock import Clock
 from liftbridge.errors import StorageError
 from liftbridge.interfaces.log import RetentionLimits
+from liftbridge.partition.compacting import Compactions
 from liftbridge.partition.manager import LocalPartition, PartitionManager
 from liftbridge.partition.partition import PartitionKey
 
@@ -17,15 +18,22 @@ _SHORTEST_SLEEP_S = 0.05
 
 
 class Cleaner:
-    """Looks at each partition once in its own check interval. The disk work runs in a worker thread."""
+    """Looks at each partition once in its own check interval. The disk work runs in a worker thread. Compaction follows
+    retention, and may take long, so the other partitions don't wait for it."""
 
     def __init__(self, partitions: PartitionManager, clock: Clock) -> None:
         self._partitions = partitions
         self._clock = clock
         self._due_ns: dict[PartitionKey, int] = {}
+        self._compactions = Compactions(clock)
 
     async def run(self) -> None:
         """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._compactions.run())
+            await self._keep_cleaning()
+
+    async def _keep_cleaning(self) -> None:
         while True:
             self._partitions.roles_changed.clear()
             sleep_s = await self.clean_due()
@@ -43,6 +51,8 @@ class Cleaner:
             if due[key] <= now_ns:
                 due[key] = now_ns + interval_ns
                 await clean(local, self._clock)
+                if local.assignment.compaction.enabled:
+                    self._compactions.request(local)
         self._due_ns = due
         next_ns = min(due.values(), default=now_ns + int(_LONGEST_SLEEP_S * 1e9))
         return min(_LONGEST_SLEEP_S, max(_SHORTEST_SLEEP_S, (next_ns - now_ns) / 1e9))

@@ -46,8 +46,9 @@ def read_backward(partition: Partition, upper: int, lower: int, max_bytes: int) 
             window = max(1, window // 4)
         elif parts or start == lower:
             return b"".join(reversed(parts)), start
-        else:
+        else:  # compaction left little here
             upper = start
+            window *= 2
 
 
 def _window(partition: Partition, start: int, stop: int) -> list[memoryview] | None:

@@ -85,7 +85,8 @@ def compact(
     log: PartitionLog,
     upto: int | None = None,
     *,
-    min_dirty_percent: int = 1,
+    min_dirty_percent: int = 0,
+    force: bool = False,
     drop_tombstones_before_ns: int = 0,
     max_keys: int = 1000,
     between: Callable[[], None] = lambda: None,
@@ -96,7 +97,7 @@ def compact(
         drop_tombstones_before_ns=drop_tombstones_before_ns,
         max_keys=max_keys,
     )
-    return log.compact(compactor, min_dirty_percent=min_dirty_percent, between=between)
+    return log.compact(compactor, min_dirty_percent=min_dirty_percent, force=force, between=between)
 
 
 def last_of_each_key(records: Sequence[Kept], upto: int) -> list[Kept]:
@@ -162,7 +163,7 @@ class LogCompactionSuite:
     def test_the_active_segment_stays_as_it_is_and_its_keys_count(self, storage: LogStorage) -> None:
         log = _open(storage, LogSettings())
         fill(log, "abab")
-        compact(log, min_dirty_percent=0)
+        compact(log, force=True)
         assert offsets(read_records(log)) == [0, 1, 2, 3]
         assert log.roll_if_due(1 << 62)
         fill(log, "aca")
@@ -203,7 +204,7 @@ class LogCompactionSuite:
         time_ns = [record.timestamp_ns for record in read_records(log)]
         compact(log, drop_tombstones_before_ns=time_ns[3])
         assert offsets(read_records(log)) == [3, 4, 5]
-        compact(log, min_dirty_percent=0, drop_tombstones_before_ns=time_ns[3] + 1)
+        compact(log, force=True, drop_tombstones_before_ns=time_ns[3] + 1)
         assert offsets(read_records(log)) == [4, 5]
 
     def test_a_tombstone_stays_while_it_is_the_last_committed_record(self, log: PartitionLog) -> None:
@@ -222,7 +223,7 @@ class LogCompactionSuite:
 
         for _ in range(8):  # a pass that is stopped after each of its steps, and one that isn't
             look()
-            compact(log, min_dirty_percent=0, drop_tombstones_before_ns=1 << 60, max_keys=max_keys)
+            compact(log, force=True, drop_tombstones_before_ns=1 << 60, max_keys=max_keys)
         look()
         assert offsets(read_records(log)) == [8, 9]
 
@@ -299,7 +300,7 @@ class LogCompactionSuite:
             log = storage.open(LogId(end_offset, batch), SMALL_SEGMENTS)
             assert read_records(log) == kept
             fill(log, "ab.")
-            compact(log, min_dirty_percent=0)
+            compact(log, force=True)
             assert {one.key for one in read_records(log)} == {one.key for one in kept} | {b"a", b"b", b""}
             storage.close()
 
@@ -375,7 +376,7 @@ class LogCompactionSuite:
         fill(log, "abcdefgha")
         assert compact(log, min_dirty_percent=100) is not None
         assert compact(log) is None, "nothing is new"
-        assert compact(log, min_dirty_percent=0) is not None
+        assert compact(log, force=True) is not None
         fill(log, "b")
         assert compact(log, min_dirty_percent=50) is None, "one record in nine"
         log.close()
@@ -393,7 +394,7 @@ class LogCompactionSuite:
 
     def test_a_pass_on_an_empty_log_does_nothing(self, log: PartitionLog) -> None:
         assert compact(log) is None
-        assert compact(log, min_dirty_percent=0) == CompactionReport(0, 0, 0)
+        assert compact(log, force=True) == CompactionReport(0, 0, 0)
 
     def test_whoever_is_called_in_between_can_end_the_pass(self, log: PartitionLog) -> None:
         fill(log, "ab" * 30)

@@ -204,13 +204,13 @@ class MemoryLog(PartitionLog):
             return content.start_offset
 
     def compact(
-        self, compactor: Compactor, *, min_dirty_percent: int, between: Callable[[], None]
+        self, compactor: Compactor, *, min_dirty_percent: int, force: bool = False, between: Callable[[], None]
     ) -> CompactionReport | None:
         self._raise_if_unusable()
         truncations = self._truncations
         before = _committed(self._content.segments, compactor.upto)
         dirty_bytes = _size([one for one in before if one.batches[-1].end_offset > self._content.compacted_end])
-        if (min_dirty_percent and not dirty_bytes) or dirty_bytes * 100 < min_dirty_percent * _size(before):
+        if not force and (not dirty_bytes or dirty_bytes * 100 < min_dirty_percent * _size(before)):
             return None
         bytes_before, removed = _size(before), 0
         offset: int | None = self._content.compacted_end

@@ -112,7 +112,6 @@ class FollowerReplication:
                 lost,
                 end_offset,
             )
-            replica.retract_high_watermark(end_offset)
         if end_offset < log.end_offset:
             logger.info(
                 "%s: dropping %d records from offset %d on, which the leader of epoch %d doesn't hold",
@@ -122,6 +121,7 @@ class FollowerReplication:
                 self.leader_epoch,
             )
             log.truncate(end_offset)
+        replica.retract_high_watermark(log.end_offset)  # which may be lower: compaction left nothing right below
         epochs = log.epochs
         self._last_epoch = epochs[-1].leader_epoch if epochs else 0
 

@@ -74,7 +74,7 @@ class CompactionPass:
         """Whether enough is new since the last pass. Segments that aren't wholly committed wait."""
         sealed = [one for one in self._row.segments[:-1] if one.end_offset <= self._compactor.upto]
         dirty = sealed[len(_clean_ones(sealed)) :]
-        return bool(dirty or not min_dirty_percent) and _size(dirty) * 100 >= min_dirty_percent * _size(sealed)
+        return bool(dirty) and _size(dirty) * 100 >= min_dirty_percent * _size(sealed)
 
     def run(self) -> CompactionReport:
         before = _size(self._sealed_below(self._compactor.upto))

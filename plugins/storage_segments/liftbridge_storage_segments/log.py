@@ -354,14 +354,14 @@ class SegmentedLog(PartitionLog):
     # --- compaction ---------------------------------------------------------------------------------------------------
 
     def compact(
-        self, compactor: Compactor, *, min_dirty_percent: int, between: Callable[[], None]
+        self, compactor: Compactor, *, min_dirty_percent: int, force: bool = False, between: Callable[[], None]
     ) -> CompactionReport | None:
         def step() -> None:
             self._raise_if_unusable()
             between()
 
         one_pass = CompactionPass(self, self._directory, self._files, compactor, step)
-        if not one_pass.is_worthwhile(min_dirty_percent):
+        if not force and not one_pass.is_worthwhile(min_dirty_percent):
             return None
         try:
             return one_pass.run()

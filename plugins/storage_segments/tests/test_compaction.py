@@ -50,7 +50,7 @@ def filled(tmp_path: Path) -> Callable[[int], Path]:
     """Makes copies of a log with some small segments next to larger ones, all to be compacted."""
     with opened(tmp_path / "filled") as log:
         fill(log, _KEYS[:30])
-        compact(log, min_dirty_percent=0)
+        compact(log, force=True)
         fill(log, _KEYS[30:])
 
     def copy(number: int) -> Path:
@@ -67,7 +67,7 @@ def check_after_a_failure(directory: Path) -> None:
         everything = [offset for offset, _ in enumerate(_KEYS)]
         assert set(offsets(found)) <= set(everything)
         assert [name for name in names(directory) if not name.endswith((".log", ".summary"))] == []
-        compact(log, min_dirty_percent=0)
+        compact(log, force=True)
         assert log.end_offset == end_offset == len(_KEYS)
         assert {one.key: one.offset for one in read_records(log) if one.key} == {
             letter.encode(): _KEYS.rindex(letter) for letter in set(_KEYS) - {"."}
@@ -170,7 +170,7 @@ def test_small_neighbours_are_merged_within_the_limits_of_a_segment(tmp_path: Pa
         fill(log, "a" * 200)
         assert len(list(tmp_path.glob("streams/7-0/*.log"))) > 30
         compact(log)
-        compact(log, min_dirty_percent=0)
+        compact(log, force=True)
         assert len(list(tmp_path.glob("streams/7-0/*.log"))) < 12
         assert all(path.stat().st_size <= 400 + 100 for path in tmp_path.glob("streams/7-0/*.log"))
     with opened(tmp_path) as log:
