@@ -22,7 +22,7 @@ from liftbridge.partition.leader import PartitionLeader
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.outcome import Outcome
 from liftbridge.partition.partition import Partition
-from liftbridge.partition.pending import ACK_ALL, ACK_LEADER, ACK_NONE, PendingRun
+from liftbridge.partition.pending import ACK_ALL, PendingRun
 from liftbridge.partition.reading import read_backward
 from liftbridge.partition.refusal import RefusalKind
 from liftbridge.protocol.generated import api_pb2 as api
@@ -30,8 +30,6 @@ from liftbridge.protocol.record_batch import RECORD_PREFIX_BYTES, iter_records
 from liftbridge.protocol.record_encoding import encode_value
 
 logger = logging.getLogger(__name__)
-
-ACK_POLICIES = {"none": ACK_NONE, "leader": ACK_LEADER, "all": ACK_ALL}
 
 _BATCH_EVENTS = 256
 #: What is published is forgotten after so many events, or after a moment without new ones: each time is a change of metadata.
@@ -57,25 +55,49 @@ class ActivitySettings:
 
 class ActivityPublisher:
     """Publishes while this server leads the activity stream. ``forget`` tells the metadata group up to which index the
-    events are published; it may fail, and is called again."""
+    events are published; it may fail, and is called again. ``resume`` returns once a partition isn't paused any more."""
 
     def __init__(
         self,
         state: MetadataState,
         partitions: PartitionManager,
         settings: ActivitySettings,
+        *,
         forget: Callable[[int, float], Awaitable[None]],
+        resume: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._state = state
         self._partitions = partitions
         self._settings = settings
         self._forget = forget
+        self._resume = resume
         self._changed = asyncio.Event()
+        self._paused = asyncio.Event()
         self._lost = 0
         state.subscribe(self._changed.set)
+        state.subscribe(self._paused.set)
 
     async def run(self) -> None:
         """Until cancelled."""
+        async with asyncio.TaskGroup() as parts:
+            parts.create_task(self._keep_awake())
+            parts.create_task(self._publish_while_leading())
+
+    async def _keep_awake(self) -> None:
+        """Somebody may pause the stream: as with every other, the next message resumes it."""
+        while True:
+            self._paused.clear()
+            stream = self._state.streams.get(ACTIVITY_STREAM)
+            if stream is not None and stream.partitions[0].paused and len(self._state.activity):
+                try:
+                    await self._resume(ACTIVITY_STREAM, 0)
+                except LiftbridgeError as error:
+                    logger.warning("%s stays paused for now: %s", ACTIVITY_STREAM, error)
+                    await asyncio.sleep(self._settings.first_backoff_s)
+                    continue
+            await self._paused.wait()
+
+    async def _publish_while_leading(self) -> None:
         while True:
             local = await self._partitions.wait_leading(ACTIVITY_STREAM, 0)
             if not await local.wait_settled(_SETTLE_TIMEOUT_S):

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import gc
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liftbridge.activity import ACK_POLICIES, ActivityPublisher, ActivitySettings
+from liftbridge.activity import ActivityPublisher
 from liftbridge.broker.broker import Broker
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
@@ -56,6 +57,7 @@ from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.stream_settings import (
+    activity_settings,
     describe_duration,
     describe_retention,
     exchange_limits,
@@ -67,6 +69,7 @@ from liftbridge.version import version
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
+_RESUME_S = 5.0
 _STOP_GRACE_S = 5.0
 _GARBAGE_THRESHOLD = 20_000
 
@@ -289,17 +292,20 @@ class Server:
             partitions,
             server_id=self.server_id,
             catch_up=controller.catch_up,
+            resume=_resuming(controller),
             expected=bool(self._settings["cursors.stream.partitions"]),
         )
 
     def _make_activity_publisher(
         self, partitions: PartitionManager, controller: MetadataController
     ) -> ActivityPublisher:
-        settings = ActivitySettings(
-            ACK_POLICIES[self._settings["activity.stream.publish.ack.policy"]],
-            self._settings["activity.stream.publish.timeout"],
+        return ActivityPublisher(
+            self._state,
+            partitions,
+            activity_settings(self._settings),
+            forget=controller.activity_published,
+            resume=_resuming(controller),
         )
-        return ActivityPublisher(self._state, partitions, settings, controller.activity_published)
 
     def _make_coordinator(self, node: ClusterNode, controller: MetadataController) -> GroupCoordinator:
         return GroupCoordinator(
@@ -432,6 +438,13 @@ class Server:
         logger.info("Default Retention Policy:  %s", describe_retention(settings))
         auto_pause = settings["streams.auto.pause.time"]
         logger.info("Default Partition Pausing: %s", describe_duration(auto_pause) if auto_pause else "disabled")
+
+
+def _resuming(controller: MetadataController) -> Callable[[str, int], Awaitable[None]]:
+    async def resume(stream: str, partition: int) -> None:
+        await controller.resume(stream, (partition,), timeout_s=_RESUME_S)
+
+    return resume
 
 
 def _log_crash(task: "asyncio.Task[None]") -> None:

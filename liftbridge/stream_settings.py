@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
+from liftbridge.activity import ActivitySettings
 from liftbridge.config import Settings
 from liftbridge.metadata.config import StreamConfig, StreamDefaults
 from liftbridge.metadata.internal_streams import ALL_SERVERS, InternalStream
 from liftbridge.metadata.model import ACTIVITY_STREAM, CURSORS_STREAM
 from liftbridge.partition.durability import Durability
+from liftbridge.partition.pending import ACK_ALL, ACK_LEADER, ACK_NONE
 from liftbridge.partition.replication.exchange import ExchangeLimits
 from liftbridge.partition.replication.leading import SyncLimits
 from liftbridge.partition.replication.serving import ServingLimits
@@ -97,6 +99,15 @@ def internal_streams(settings: Mapping[str, Any]) -> tuple[InternalStream, ...]:
             )
         )
     return tuple(streams)
+
+
+def activity_settings(settings: Mapping[str, Any]) -> ActivitySettings:
+    """How events are published."""
+    policies = {"none": ACK_NONE, "leader": ACK_LEADER, "all": ACK_ALL}
+    return ActivitySettings(
+        ack_policy=policies[settings["activity.stream.publish.ack.policy"]],
+        publish_timeout_s=settings["activity.stream.publish.timeout"],
+    )
 
 
 def describe_retention(settings: Mapping[str, Any]) -> str:
