@@ -98,7 +98,7 @@ class GroupMember:
         """As if its process were killed: nothing more is processed, no cursor set, nobody told."""
         now = time.monotonic()
         for place, reading in self._readings.items():
-            if reading.subscribed:
+            if reading.subscribed and not reading.task.done():
                 self._history.lost.append((self.group, place, self.consumer, now))
         tasks = self._tasks + [reading.task for reading in self._readings.values()]
         self._readings = {}
@@ -116,7 +116,7 @@ class GroupMember:
     @property
     def places(self) -> set[Place]:
         """What it reads now."""
-        return {place for place, reading in self._readings.items() if reading.subscribed}
+        return {place for place, reading in self._readings.items() if reading.subscribed and not reading.task.done()}
 
     # --- following the coordinator ------------------------------------------------------------------------------------
 
