@@ -28,6 +28,10 @@ func expect(what string, ok bool) {
 }
 
 func main() {
+	if os.Args[1] == "consumers" {
+		consumers(os.Args[2:])
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	client, err := lift.Connect([]string{os.Args[1]})
