@@ -27,6 +27,8 @@ type delivery struct {
 // consumption is a group that reads the stream "work", and what it must keep to: nothing is skipped.
 type consumption struct {
 	client    lift.Client
+	publisher lift.Client
+	addresses []string
 	seen      chan delivery
 	processed [partitions]int64
 	owner     [partitions]string
@@ -42,7 +44,7 @@ func consumers(addresses []string) {
 	defer client.Close()
 	check("create", client.CreateStream(ctx, "work.subject", "work", lift.Partitions(partitions),
 		lift.ReplicationFactor(int32(len(addresses)))))
-	work := &consumption{client: client, seen: make(chan delivery, 10000)}
+	work := &consumption{client: client, publisher: client, addresses: addresses, seen: make(chan delivery, 10000)}
 	one := work.start(ctx, "one")
 	work.until(ctx, "one has all", func() bool { return work.owners() == "one,one,one,one" })
 	if len(addresses) > 1 {
@@ -109,9 +111,7 @@ func (w *consumption) owners() string { return strings.Join(w.owner[:], ",") }
 func (w *consumption) until(ctx context.Context, what string, reached func() bool) {
 	for !reached() {
 		for partition := int32(0); partition < partitions; partition++ {
-			short, cancel := context.WithTimeout(ctx, time.Second)
-			_, _ = w.client.Publish(short, "work", []byte("x"), lift.ToPartition(partition), lift.AckPolicyAll())
-			cancel()
+			w.publish(ctx, partition)
 		}
 		for drained := false; !drained; {
 			select {
@@ -122,6 +122,22 @@ func (w *consumption) until(ctx context.Context, what string, reached func() boo
 			case <-time.After(50 * time.Millisecond):
 				drained = true
 			}
+		}
+	}
+}
+
+// publish takes another client after a failure, because one goes on publishing to a broker that is gone.
+func (w *consumption) publish(ctx context.Context, partition int32) {
+	short, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := w.publisher.Publish(short, "work", []byte("x"), lift.ToPartition(partition), lift.AckPolicyAll())
+	for _, address := range w.addresses {
+		if err == nil {
+			return
+		}
+		var another lift.Client
+		if another, err = lift.Connect([]string{address}); err == nil {
+			w.publisher = another
 		}
 	}
 }
