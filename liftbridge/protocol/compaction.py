@@ -36,7 +36,7 @@ _LONGEST_REMEMBERED = 32
 class KeyCompactor:
     """See :class:`liftbridge.interfaces.log.Compactor`.
 
-    ``max_keys`` bounds its memory: about 200 bytes each, and a batch more. ``drop_tombstones_before_ns`` is the time up
+    ``max_keys`` bounds its memory: 115 to 140 bytes each, and a batch more. ``drop_tombstones_before_ns`` is the time up
     to which tombstones go, 0 for never. The record just below ``upto`` stays even then, so that whoever asks for the
     latest message gets one, and a replica that loses its uncommitted tail still ends at its high watermark.
     """
