@@ -186,6 +186,13 @@ class ForwardLane:
         now_ns = self._forwarder.clock.monotonic_ns()
         limit = self._forwarder.transport.max_payload_bytes - CHUNK_OVERHEAD_BYTES
         for piece, ids in _pieces(requests, run.correlation_ids, limit):
+            if len(piece) > limit:
+                text = (
+                    f"message of {len(piece)} bytes with its stream and IDs is more than fits a NATS message on the way to "
+                    f"the partition's leader ({limit}); publish it through the leader, or raise NATS's max_payload"
+                )
+                sink.refused(ids, Refusal(RefusalKind.TOO_LARGE, text))
+                continue
             self._waiting.append(_Pending(piece, ids, ack_inbox, sink, now_ns))
             self._bytes += len(piece)
         self._pump(now_ns)

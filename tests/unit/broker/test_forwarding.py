@@ -225,6 +225,14 @@ async def test_requests_too_large_for_one_message_are_divided_between_requests(w
     assert len(pieces) > 1
 
 
+async def test_a_message_that_fits_no_chunk_is_refused_at_once_and_the_others_go(world: World) -> None:
+    world.submit("1")
+    world.submit("2", value=b"x" * world.wire.max_payload_bytes)
+    world.submit("3")
+    assert world.outcomes.refusals == [(b"2", RefusalKind.TOO_LARGE)]
+    assert [ids for _, ids, _ in world.sent()] == [["1"], ["3"]]
+
+
 async def test_stopping_answers_everything(world: World) -> None:
     world.submit("1")
     world.targets.now = replace(TARGET, leader=None)
