@@ -1,0 +1,253 @@
+"""Many messages to one stream, with their acks."""
+
+import asyncio
+import contextlib
+import secrets
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import grpc
+
+from liftbridge.client.brokers import Brokers, Deadline
+from liftbridge.client.failures import async_error_of, error_of
+from liftbridge.client.partitioners import KeyPartitioner, Partitioner
+from liftbridge.client.records import Ack, AckPolicy, ack_from_proto
+from liftbridge.errors import DeadlineExceeded, RequestError, Unavailable
+from liftbridge.protocol.generated import api_pb2 as api
+
+_ANY_OFFSET = -1
+#: How often overdue acks are looked for.
+_TICK_S = 0.25
+
+
+class Publisher:
+    """Use it as ``async with client.publisher("stream") as publisher``; leaving waits for every ack.
+
+    Messages to one partition are stored in the order of ``publish``. When the connection to a server breaks, the messages on
+    their way fail with Unavailable (they may be stored, nobody knows), and the next ones go over a new connection.
+    """
+
+    def __init__(
+        self,
+        brokers: Brokers,
+        stream: str,
+        *,
+        max_in_flight: int,
+        ack_policy: AckPolicy,
+        partitioner: Partitioner | None,
+        ack_timeout_s: float,
+    ) -> None:
+        self._brokers = brokers
+        self._stream = stream
+        self._max_in_flight = max_in_flight
+        self._ack_policy = ack_policy
+        self._partitioner = partitioner
+        self._by_key = KeyPartitioner()
+        self._ack_timeout_s = ack_timeout_s
+        self._sessions: dict[str, _Session] = {}
+        self._routes: dict[int, _Session] = {}
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._in_flight = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                await self.flush()
+        finally:
+            await self.close()
+
+    async def publish(
+        self,
+        value: bytes,
+        *,
+        key: bytes = b"",
+        headers: Mapping[str, bytes] | None = None,
+        partition: int | None = None,
+        expected_offset: int | None = None,
+        correlation_id: str = "",
+    ) -> "asyncio.Future[Ack | None]":
+        """Waits only until fewer than ``max_in_flight`` messages have no ack, and returns what can be awaited for this
+        one's: the Ack, None with AckPolicy.NONE. It raises what :meth:`Client.publish` raises. Nobody has to await it."""
+        while self._in_flight >= self._max_in_flight:
+            await self._wait_for_room()
+        number = partition if partition is not None else await self._choose(key, value)
+        session = self._routes.get(number)
+        if session is None or session.ended:
+            session = self._routes[number] = await self._open(number)
+        request = api.PublishRequest(
+            stream=self._stream,
+            partition=number,
+            key=key,
+            value=value,
+            headers=headers,
+            ackPolicy=int(self._ack_policy),  # type: ignore[arg-type]
+            correlationId=correlation_id or secrets.token_hex(11),
+            expectedOffset=_ANY_OFFSET if expected_offset is None else expected_offset,
+        )
+        future = session.send(request, wants_ack=self._ack_policy is not AckPolicy.NONE)
+        self._in_flight += 1
+        self._quiet.clear()
+        future.add_done_callback(self._answered)
+        return future
+
+    async def flush(self) -> None:
+        """Returns when every message that was published so far has its answer, good or bad."""
+        await self._quiet.wait()
+
+    async def close(self) -> None:
+        """Doesn't wait: what has no answer fails with Unavailable. Idempotent."""
+        sessions, self._sessions = self._sessions, {}
+        self._routes.clear()
+        await asyncio.gather(*(session.close() for session in sessions.values()))
+
+    # ------------------------------------------------------------------------------------------------------------------
+
+    async def _choose(self, key: bytes, value: bytes) -> int:
+        if self._partitioner is None and not key:
+            return 0
+        known = await self._brokers.stream(self._stream, Deadline(self._ack_timeout_s))
+        return (self._partitioner or self._by_key)(key, value, len(known.partitions))
+
+    async def _open(self, partition: int) -> "_Session":
+        """To the leader, if it is known and there; every server takes what is for another."""
+        deadline = Deadline(self._ack_timeout_s)
+        leader = ""
+        with contextlib.suppress(RequestError):
+            stream = await self._brokers.stream(self._stream, deadline, fresh=partition in self._routes)
+            leader = self._brokers.leader_address(stream, partition)
+        address = await self._brokers.connected(deadline, first=leader)
+        session = self._sessions.get(address)
+        if session is None or session.ended:
+            session = self._sessions[address] = _Session(self._brokers, address, self._ack_timeout_s)
+        return session
+
+    async def _wait_for_room(self) -> None:
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._room.append(room)
+        await room
+
+    def _answered(self, future: "asyncio.Future[Ack | None]") -> None:
+        if not future.cancelled():
+            future.exception()  # a publisher that awaits no answers asked for no warnings
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._quiet.set()
+        while self._room:
+            room = self._room.popleft()
+            if not room.done():
+                room.set_result(None)
+                return
+
+
+@dataclass(slots=True)
+class _Pending:
+    future: "asyncio.Future[Ack | None]"
+    overdue_s: float
+
+
+class _Session:
+    """One PublishAsync call."""
+
+    def __init__(self, brokers: Brokers, address: str, ack_timeout_s: float) -> None:
+        self._address = address
+        self._ack_timeout_s = ack_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._call: Any = brokers.channel(address).stream_stream(
+            "/proto.API/PublishAsync",
+            request_serializer=api.PublishRequest.SerializeToString,
+            response_deserializer=api.PublishResponse.FromString,
+        )(metadata=brokers.call_metadata)
+        self._pending: dict[str, _Pending] = {}
+        self._outgoing: deque[tuple[api.PublishRequest, asyncio.Future[Ack | None] | None]] = deque()
+        self._to_send = asyncio.Event()
+        self._tasks = [self._loop.create_task(work()) for work in (self._write, self._read, self._watch)]
+        self.ended = False
+
+    def send(self, request: api.PublishRequest, *, wants_ack: bool) -> "asyncio.Future[Ack | None]":
+        """Never blocks."""
+        future: asyncio.Future[Ack | None] = self._loop.create_future()
+        # Without an ack there may still be an error, but nothing says that there is none: sent is all that is known.
+        if wants_ack:
+            overdue_s = self._loop.time() + self._ack_timeout_s
+            if request.correlationId in self._pending:
+                future.set_exception(Unavailable(f"correlation ID {request.correlationId} is on its way already"))
+                return future
+            self._pending[request.correlationId] = _Pending(future, overdue_s)
+        self._outgoing.append((request, None if wants_ack else future))
+        self._to_send.set()
+        return future
+
+    async def close(self) -> None:
+        self._end(Unavailable(f"the publisher was closed before {self._address} answered"))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._call.cancel()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                while self._outgoing:
+                    request, unacked = self._outgoing.popleft()
+                    await self._call.write(request)
+                    if unacked is not None and not unacked.done():
+                        unacked.set_result(None)
+                self._to_send.clear()
+                await self._to_send.wait()
+        except grpc.aio.AioRpcError as error:
+            self._end(error_of(error, self._address))
+        except asyncio.InvalidStateError:
+            self._end(Unavailable(f"{self._address} ended the call"))
+
+    async def _read(self) -> None:
+        try:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
+                self._take(response)
+        except grpc.aio.AioRpcError as error:
+            self._end(error_of(error, self._address))
+            return
+        self._end(Unavailable(f"{self._address} ended the call"))
+
+    def _take(self, response: api.PublishResponse) -> None:
+        failed = response.HasField("asyncError")
+        pending = self._pending.pop(response.correlationId or response.ack.correlationId, None)
+        if pending is None or pending.future.done():
+            return
+        if failed:
+            pending.future.set_exception(async_error_of(response.asyncError))
+        else:
+            pending.future.set_result(ack_from_proto(response.ack))
+
+    async def _watch(self) -> None:
+        """The oldest come first, so looking at few is enough."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now_s = self._loop.time()
+            while self._pending:
+                oldest = next(iter(self._pending))
+                if self._pending[oldest].overdue_s > now_s:
+                    break
+                future = self._pending.pop(oldest).future
+                if not future.done():
+                    text = f"no ack from {self._address} in {self._ack_timeout_s:g} s; the message may be stored"
+                    future.set_exception(DeadlineExceeded(text))
+
+    def _end(self, error: RequestError) -> None:
+        """Answers everything that has no answer."""
+        self.ended = True
+        text = f"{error}; the message may be stored"
+        for pending in self._pending.values():
+            if not pending.future.done():
+                pending.future.set_exception(Unavailable(text))
+        self._pending.clear()
+        for _, unacked in self._outgoing:
+            if unacked is not None and not unacked.done():
+                unacked.set_exception(Unavailable(text))
+        self._outgoing.clear()

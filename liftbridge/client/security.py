@@ -1,0 +1,34 @@
+"""How a client and a server know each other."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from liftbridge.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM. Without ``ca``, the authorities that grpcio trusts. ``certificate`` and ``key`` are for servers that
+    want to know their clients. ``server_name`` stands in for the host where that is not in the server's certificate."""
+
+    ca: Path | str | None = None
+    certificate: Path | str | None = None
+    key: Path | str | None = None
+    server_name: str | None = None
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """Raises ConfigError for a file that can't be read, and for one of certificate and key without the other."""
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("a client certificate needs both: the certificate and its key")
+        return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
+
+
+def _read(path: Path | str | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error

@@ -1,0 +1,195 @@
+"""The client library against a real broker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from broker_process import BrokerProcess
+
+from liftbridge.client import (
+    AckPolicy,
+    Client,
+    IncorrectOffset,
+    Message,
+    Publisher,
+    RoundRobinPartitioner,
+    StartAt,
+    StopAt,
+    Subscription,
+)
+from liftbridge.errors import AlreadyExists, NotFound, Unavailable
+
+
+@pytest.fixture
+async def client(broker: BrokerProcess) -> AsyncIterator[Client]:
+    async with Client([broker.address]) as client:
+        yield client
+
+
+@pytest.fixture
+async def stream(client: Client) -> str:
+    name = f"s{uuid4().hex[:8]}"
+    await client.create_stream(name, name)
+    return name
+
+
+async def values(subscription: Subscription) -> list[bytes]:
+    return [message.value async for message in subscription]
+
+
+async def test_a_message_comes_back_as_it_was_published(client: Client, stream: str) -> None:
+    ack = await client.publish(stream, b"v", key=b"k", headers={"h": b"1"}, correlation_id="c")
+    assert ack is not None
+    assert (ack.stream, ack.offset, ack.correlation_id, ack.ack_policy) == (stream, 0, "c", AckPolicy.LEADER)
+    async with client.subscribe(stream, start=StartAt.earliest()) as subscription:
+        message = await anext(subscription)
+    assert isinstance(message, Message)
+    assert (message.offset, message.key, message.value, message.headers) == (0, b"k", b"v", {"h": b"1"})
+    assert message.timestamp_ns == ack.reception_timestamp_ns
+    assert message.subject == stream
+
+
+async def test_without_acks_nothing_is_waited_for(client: Client, stream: str) -> None:
+    assert await client.publish(stream, b"v", ack_policy=AckPolicy.NONE) is None
+    async with client.publisher(stream, ack_policy=AckPolicy.NONE) as publisher:
+        assert await (await publisher.publish(b"w")) is None
+    async with client.subscribe(stream, start=StartAt.earliest()) as subscription:
+        assert [(await anext(subscription)).value for _ in range(2)] == [b"v", b"w"]
+
+
+async def test_a_publisher_keeps_order_and_bounds_what_is_in_flight(client: Client, stream: str) -> None:
+    async with client.publisher(stream, max_in_flight=10) as publisher:
+        acks = []
+        for number in range(500):
+            acks.append(await publisher.publish(b"%d" % number))
+            assert sum(not ack.done() for ack in acks) <= 10
+    assert [ack.result().offset for ack in acks] == list(range(500))
+    assert await values(client.subscribe(stream, start=StartAt.earliest(), stop=StopAt.latest())) == [
+        b"%d" % number for number in range(500)
+    ]
+
+
+async def test_positions(client: Client, stream: str) -> None:
+    async with client.publisher(stream) as publisher:
+        acks = [await (await publisher.publish(b"%d" % number)) for number in range(5)]
+    stop = StopAt.latest()
+    assert await values(client.subscribe(stream, start=StartAt.offset(3), stop=stop)) == [b"3", b"4"]
+    assert await values(client.subscribe(stream, start=StartAt.latest(), stop=stop)) == [b"4"]
+    assert await values(client.subscribe(stream, start=StartAt.earliest(), stop=StopAt.offset(1))) == [b"0", b"1"]
+    moment_ns = acks[2].reception_timestamp_ns
+    assert b"2" in await values(client.subscribe(stream, start=StartAt.timestamp(moment_ns), stop=stop))
+    assert await values(client.subscribe(stream, start=StartAt.latest(), reverse=True)) == [
+        b"4",
+        b"3",
+        b"2",
+        b"1",
+        b"0",
+    ]
+
+
+async def test_the_end_of_an_empty_stream_is_reached_at_once(client: Client, stream: str) -> None:
+    assert await values(client.subscribe(stream, start=StartAt.earliest(), stop=StopAt.latest())) == []
+
+
+async def test_new_messages_are_those_after_subscribing(client: Client, stream: str) -> None:
+    await client.publish(stream, b"old")
+    async with client.subscribe(stream) as subscription:
+        await client.publish(stream, b"new")
+        assert (await anext(subscription)).value == b"new"
+
+
+async def test_keys_choose_partitions_and_round_robin_takes_them_in_turn(client: Client) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    await client.create_stream(name, name, partitions=3)
+    async with client.publisher(name) as publisher:
+        for _ in range(4):
+            await publisher.publish(b"x", key=b"the same")
+    async with client.publisher(name, partitioner=RoundRobinPartitioner()) as publisher:
+        for _ in range(6):
+            await publisher.publish(b"y")
+    counts = []
+    for number in range(3):
+        start, stop = StartAt.earliest(), StopAt.latest()
+        counts.append(len(await values(client.subscribe(name, number, start=start, stop=stop))))
+    assert sorted(counts) == [2, 2, 6]
+
+
+async def test_errors_are_those_of_the_broker(client: Client, stream: str) -> None:
+    with pytest.raises(AlreadyExists, match="stream already exists"):
+        await client.create_stream(stream, stream)
+    with pytest.raises(NotFound):
+        await client.delete_stream("absent")
+    with pytest.raises(NotFound, match="no such stream"):
+        await client.publish("absent", b"x")
+    with pytest.raises(NotFound, match="no partition 7"):
+        await anext(client.subscribe(stream, 7))
+    async with client.publisher("absent") as publisher:
+        with pytest.raises(NotFound):
+            await (await publisher.publish(b"x"))
+
+
+async def test_expected_offsets(client: Client) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    await client.create_stream(name, name, optimistic_concurrency=True)
+    await client.publish(name, b"0", expected_offset=0)
+    with pytest.raises(IncorrectOffset):
+        await client.publish(name, b"1", expected_offset=0)
+    async with client.publisher(name) as publisher:
+        with pytest.raises(IncorrectOffset):
+            await (await publisher.publish(b"1", expected_offset=7))
+        assert (await (await publisher.publish(b"1", expected_offset=1))).offset == 1
+
+
+async def test_metadata(client: Client, broker: BrokerProcess) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    await client.create_stream(name, name, partitions=2, retention_max_age=timedelta(days=1))
+    await client.publish(name, b"x", partition=1)
+    metadata = await client.fetch_metadata()
+    (server,) = metadata.brokers.values()
+    assert server.address == broker.address
+    stream = metadata.streams[name]
+    assert [one.leader for one in stream.partitions] == [server.server_id] * 2
+    partition = await client.fetch_partition_metadata(name, 1)
+    assert (partition.newest_offset, partition.high_watermark) == (0, 0)
+
+
+async def test_no_server_is_an_error_that_names_where_was_looked() -> None:
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+        async with Client(["127.0.0.1:1"], timeout_s=0.2):
+            pass
+
+
+async def test_a_reader_and_a_publisher_survive_a_restart(new_broker: BrokerProcess) -> None:
+    new_broker.start()
+    seen: list[bytes] = []
+
+    async def read(client: Client) -> None:
+        async for message in client.subscribe("s", start=StartAt.earliest()):
+            seen.append(message.value)
+            if message.value == b"199":
+                return
+
+    async with Client([new_broker.address]) as client:
+        await client.create_stream("s", "s")
+        reader = asyncio.create_task(read(client))
+        async with client.publisher("s") as publisher:
+            for number in range(200):
+                if number == 100:
+                    await publisher.flush()
+                    await asyncio.to_thread(new_broker.kill)
+                    await asyncio.to_thread(new_broker.start)
+                await _publish(publisher, b"%d" % number)
+        await asyncio.wait_for(reader, 20)
+    assert list(dict.fromkeys(seen)) == [b"%d" % number for number in range(200)]
+
+
+async def _publish(publisher: Publisher, value: bytes) -> None:
+    """Until it is acked: what broke on its way may come twice."""
+    while True:
+        try:
+            await (await publisher.publish(value))
+            return
+        except Unavailable:
+            continue
