@@ -183,10 +183,11 @@ class PartitionLog(ABC):
 
         Offsets, epochs and timestamps stay: gaps appear, between batches and inside them. ``start_offset``,
         ``end_offset`` and ``epochs`` stay too, and where they need it a batch stays without records. Records are removed
-        in ascending order of offset, each segment's at once: readers in other threads see a segment as it was or as it
-        is, and a crash leaves the one or the other. An error ends the pass, and what it didn't get to is as before. So
-        does the log's end (:class:`~liftbridge.errors.LogClosed`, :class:`~liftbridge.errors.LogDeleted`), and a
-        truncation or retention that gets in its way (then there is a report).
+        in ascending order of offset, those of some batches (up to a segment) at once: readers in other threads see them
+        as they were or as they are, and a crash leaves the one or the other. An error ends the pass, and what it didn't
+        get to is as before. So does the log's end (:class:`~liftbridge.errors.LogClosed`,
+        :class:`~liftbridge.errors.LogDeleted`), and a truncation or retention that gets in its way (then there is a
+        report).
 
         Runs long, so the kernel calls it in a worker thread, one pass at a time. ``between`` is called again and
         again from that thread, with no lock held; it may sleep, and ends the pass by raising.

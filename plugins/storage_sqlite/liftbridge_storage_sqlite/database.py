@@ -23,7 +23,9 @@ CREATE TABLE segments (
     first_timestamp_ns INTEGER, last_timestamp_ns INTEGER
 );
 CREATE TABLE epochs (leader_epoch INTEGER PRIMARY KEY, start_offset INTEGER);
+CREATE TABLE compaction (end_offset INTEGER);
 INSERT INTO segments VALUES (0, 0, 0, 0, 0, 0);
+INSERT INTO compaction VALUES (0);
 """
 #: A write-ahead log that grew beyond this is cut when it begins anew.
 _KEPT_WAL_BYTES = 8 * 1024 * 1024

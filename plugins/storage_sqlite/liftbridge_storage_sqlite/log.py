@@ -1,17 +1,25 @@
 """One partition's log: a table of record batches."""
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 from liftbridge.errors import LogClosed, LogDamaged, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
-from liftbridge.interfaces.log import EpochStart, LogSettings, PartitionLog, RetentionLimits
+from liftbridge.interfaces.log import (
+    CompactionReport,
+    Compactor,
+    EpochStart,
+    LogSettings,
+    PartitionLog,
+    RetentionLimits,
+)
 from liftbridge.interfaces.records import RecordBatch
-from liftbridge.protocol.record_batch import cut_batch, decode_batch
+from liftbridge.protocol.record_batch import decode_batch
+from liftbridge_storage_sqlite import table
+from liftbridge_storage_sqlite.compaction import CompactionPass, Overtaken
 from liftbridge_storage_sqlite.database import (
     checkpoint,
     open_database,
@@ -20,7 +28,6 @@ from liftbridge_storage_sqlite.database import (
     storage_errors,
     sync_directory,
     sync_file,
-    transaction,
     wal_path,
 )
 from liftbridge_storage_sqlite.segments import Segment, Segments
@@ -35,26 +42,6 @@ _CHECKPOINT_BYTES = 4 * 1024 * 1024
 _MAX_WAL_PAGES = 4096
 #: What a commit writes beside the data: about two pages.
 _COMMIT_BYTES = 8 * 1024
-#: How much one transaction of retention deletes, while appends wait.
-_DELETE_BYTES = 4 * 1024 * 1024
-
-_INSERT = "INSERT INTO batches VALUES (?, ?, ?, ?, ?)"
-_NOTE = "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?)"
-_READ = (
-    "SELECT end_offset, data FROM batches WHERE base_offset >= "
-    "ifnull((SELECT max(base_offset) FROM batches WHERE base_offset <= ?), 0) AND base_offset < ? ORDER BY base_offset"
-)
-_FIRST_FROM = "SELECT base_offset, timestamp_ns FROM batches WHERE base_offset >= ? ORDER BY base_offset LIMIT 1"
-_LAST_BELOW = (
-    "SELECT end_offset, timestamp_ns, data FROM batches WHERE base_offset >= ? AND base_offset < ? "
-    "ORDER BY base_offset DESC LIMIT 1"
-)
-_OLDEST_BELOW = "SELECT base_offset, length(data) FROM batches WHERE base_offset < ? ORDER BY base_offset LIMIT 512"
-_SUMS = (
-    "SELECT ifnull(sum(record_count), 0), ifnull(sum(length(data)), 0) FROM batches "
-    "WHERE base_offset >= ? AND base_offset < ?"
-)
-_REPLACE = "UPDATE batches SET end_offset = ?, record_count = ?, data = ? WHERE base_offset = ?"
 
 
 class SqliteLog(PartitionLog):
@@ -80,6 +67,7 @@ class SqliteLog(PartitionLog):
         self._unusable: StorageError | None = None
         self._names_are_durable = False
         self._unchecked_bytes = 0
+        self._truncations = 0
         with storage_errors(path, "open"):
             self._connection = open_database(path, cache_bytes=cache_bytes)
         try:
@@ -92,18 +80,14 @@ class SqliteLog(PartitionLog):
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def _load(self) -> None:
-        rows = self._connection.execute("SELECT * FROM segments ORDER BY base_offset")
-        self._segments = Segments.of([Segment._make(row) for row in rows])
-        epochs = self._connection.execute("SELECT * FROM epochs ORDER BY leader_epoch")
-        self._epochs = tuple(EpochStart._make(row) for row in epochs)
+        self._segments, self._epochs, self._compacted_end = table.load(self._connection)
         self._noted_bytes = self._segments.active.size_bytes
         self._add_what_is_not_noted()
         self._remove_rows_below(self.start_offset)
 
     def _add_what_is_not_noted(self) -> None:
         """What was appended after the sums were stored, for the last time before a kill."""
-        query = "SELECT data FROM batches WHERE base_offset >= ? ORDER BY base_offset"
-        for (data,) in self._connection.execute(query, (self.end_offset,)):
+        for data in table.batches_from(self._connection, self.end_offset):
             try:
                 batch = decode_batch(data)
             except ProtocolError as error:
@@ -149,17 +133,10 @@ class SqliteLog(PartitionLog):
                 segments, noted_bytes = segments.rolled(), 0
             active = segments.active.plus(batches)
             started = _started_epochs(batches, self._epochs)
-            rows = [(one.base_offset, one.end_offset, one.record_count, one.timestamp_ns, one.data) for one in batches]
             is_noted = segments is not self._segments or active.size_bytes - noted_bytes >= _NOTE_EVERY_BYTES
+            noted = [*segments.sealed[-1:], active] if is_noted else []
             with storage_errors(self._path, "append"):
-                if len(rows) == 1 and not started and not is_noted:
-                    self._connection.execute(_INSERT, rows[0])
-                else:
-                    with transaction(self._connection) as connection:
-                        connection.executemany(_INSERT, rows)
-                        connection.executemany("INSERT INTO epochs VALUES (?, ?)", started)
-                        if is_noted:
-                            connection.executemany(_NOTE, [*segments.sealed[-1:], active])
+                table.append(self._connection, batches, started, noted)
             appended_bytes = active.size_bytes - segments.active.size_bytes
             self._segments = segments.with_active(active)
             self._epochs += started
@@ -173,8 +150,8 @@ class SqliteLog(PartitionLog):
             if not active.size_bytes or now_ns - active.first_timestamp_ns < self._settings.segment_max_age_ns:
                 return False
             rolled = self._segments.rolled()
-            with storage_errors(self._path, "roll"), transaction(self._connection) as connection:
-                connection.executemany(_NOTE, [active, rolled.active])
+            with storage_errors(self._path, "roll"):
+                table.note(self._connection, [active, rolled.active])
             self._segments, self._noted_bytes = rolled, 0
             return True
 
@@ -227,23 +204,8 @@ class SqliteLog(PartitionLog):
             stop = min(stop, self.end_offset)
             if offset >= stop:
                 return b""
-            taken: list[bytes] = []
-            size = 0
-            with (
-                storage_errors(self._path, f"read at offset {offset}"),
-                # A cursor that isn't closed would keep the write-ahead log from ever beginning anew.
-                closing(self._connection.execute(_READ, (offset, stop))) as rows,
-            ):
-                for end_offset, data in rows:
-                    if end_offset <= offset:
-                        continue
-                    size += len(data)
-                    if taken and size > max_bytes:
-                        break
-                    taken.append(data)
-                    if size >= max_bytes:
-                        break
-        return b"".join(taken)
+            with storage_errors(self._path, f"read at offset {offset}"):
+                return table.read(self._connection, offset, stop, max_bytes)
 
     def offset_for_time(self, timestamp_ns: int) -> int | None:
         with self._lock:
@@ -253,19 +215,7 @@ class SqliteLog(PartitionLog):
             if segment is None:
                 return None
             with storage_errors(self._path, "look up a time"):
-                return self._first_at_or_after(timestamp_ns, segment.base_offset, segment.end_offset)
-
-    def _first_at_or_after(self, timestamp_ns: int, low: int, high: int) -> int:
-        """By halving, because times only grow: the first batch in ``[low, high)`` that isn't earlier. There is one."""
-        found = low
-        while low < high:
-            middle = (low + high) // 2
-            row = self._connection.execute(_FIRST_FROM, (middle,)).fetchone()
-            if row is None or row[1] >= timestamp_ns:
-                found, high = (found, middle) if row is None else (row[0], middle)
-            else:
-                low = max(middle, row[0]) + 1
-        return found
+                return table.first_at_or_after(self._connection, timestamp_ns, segment.base_offset, segment.end_offset)
 
     # --- removing -----------------------------------------------------------------------------------------------------
 
@@ -276,39 +226,13 @@ class SqliteLog(PartitionLog):
                 return
             if end_offset < self.start_offset:
                 raise OffsetOutOfRange(f"can't truncate to {end_offset}: {self.start_offset} is the first that is kept")
-            with storage_errors(self._path, "truncate"), transaction(self._connection) as connection:
-                segments = self._truncated(connection, end_offset)
+            with storage_errors(self._path, "truncate"):
+                segments = table.truncate(self._connection, self._segments, end_offset)
             self._segments, self._noted_bytes = segments, segments.active.size_bytes
             self._epochs = tuple(one for one in self._epochs if one.start_offset < end_offset)
+            self._compacted_end = min(self._compacted_end, end_offset)
+            self._truncations += 1
         self.sync()
-
-    def _truncated(self, connection: sqlite3.Connection, end_offset: int) -> Segments:
-        """Deletes the rows and returns what is left."""
-        kept = [one for one in self._segments if one.base_offset < end_offset] or [self._segments.first]
-        last = kept[-1]
-        cut = connection.execute(_LAST_BELOW, (self.start_offset, end_offset)).fetchone()
-        count, size_bytes = connection.execute(_SUMS, (max(end_offset, last.base_offset), last.end_offset)).fetchone()
-        connection.execute("DELETE FROM batches WHERE base_offset >= ?", (end_offset,))
-        connection.execute("DELETE FROM segments WHERE base_offset > ?", (last.base_offset,))
-        connection.execute("DELETE FROM epochs WHERE start_offset >= ?", (end_offset,))
-        last_end, last_timestamp_ns = last.base_offset, 0
-        if cut is not None:
-            last_end, last_timestamp_ns = cut[0], cut[1]
-            if last_end > end_offset:
-                whole = decode_batch(cut[2])
-                part = cut_batch(whole, end_offset)
-                connection.execute(_REPLACE, (end_offset, part.record_count, part.data, whole.base_offset))
-                count += whole.record_count - part.record_count
-                size_bytes += len(whole.data) - len(part.data)
-                last_end = end_offset
-        last = last._replace(
-            end_offset=max(last_end, last.base_offset),
-            record_count=last.record_count - count,
-            size_bytes=last.size_bytes - size_bytes,
-            last_timestamp_ns=last_timestamp_ns,
-        )
-        connection.execute(_NOTE, last)
-        return Segments.of([*kept[:-1], last])
 
     def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
         with self._lock:
@@ -318,9 +242,8 @@ class SqliteLog(PartitionLog):
             if kept is self._segments:
                 return start_offset
             ended = [now for now, after in pairwise(self._epochs) if after.start_offset <= start_offset]
-            with storage_errors(self._path, "retention"), transaction(self._connection) as connection:
-                connection.execute("DELETE FROM segments WHERE base_offset < ?", (start_offset,))
-                connection.executemany("DELETE FROM epochs WHERE leader_epoch = ?", [one[:1] for one in ended])
+            with storage_errors(self._path, "retention"):
+                table.drop_before(self._connection, start_offset, ended)
             self._segments = kept
             self._epochs = self._epochs[len(ended) :]
         self._remove_rows_below(start_offset)
@@ -333,13 +256,54 @@ class SqliteLog(PartitionLog):
                 if self._unusable is not None:
                     return
                 with storage_errors(self._path, "remove old records"):
-                    doomed = self._connection.execute(_OLDEST_BELOW, (start_offset,)).fetchall()
-                    if not doomed:
+                    if not table.delete_oldest_below(self._connection, start_offset):
                         return
-                    sizes = accumulate(size_bytes for _, size_bytes in doomed)
-                    count = max(1, sum(size_bytes <= _DELETE_BYTES for size_bytes in sizes))
-                    self._connection.execute("DELETE FROM batches WHERE base_offset <= ?", (doomed[count - 1][0],))
             self._count_for_checkpoint(0)
+
+    # --- compaction ---------------------------------------------------------------------------------------------------
+
+    def compact(
+        self, compactor: Compactor, *, min_dirty_percent: int, force: bool = False, between: Callable[[], None]
+    ) -> CompactionReport | None:
+        self._raise_if_unusable()
+        return CompactionPass(self, compactor, between).run(min_dirty_percent, force=force)
+
+    @property
+    def segments(self) -> Segments:
+        """As of now."""
+        return self._segments
+
+    @property
+    def truncations(self) -> int:
+        """How many there were since the log was opened."""
+        return self._truncations
+
+    @property
+    def compacted_end(self) -> int:
+        """Up to where compaction came (exclusive)."""
+        return self._compacted_end
+
+    def replace(
+        self, segment: Segment, before: list[RecordBatch], after: list[RecordBatch], *, truncations: int
+    ) -> Segment:
+        """See :class:`liftbridge_storage_sqlite.compaction.Rows`."""
+        with self._lock, storage_errors(self._path, "compaction"):
+            self._raise_if_unusable()
+            if truncations != self._truncations or segment not in self._segments.sealed:
+                raise Overtaken
+            changed = table.replace(self._connection, segment, before, after)
+            self._segments = self._segments.with_sealed(changed)
+        self._count_for_checkpoint(sum(len(batch.data) for batch in after))
+        return changed
+
+    def mark_compacted(self, end_offset: int, *, truncations: int) -> None:
+        """See :class:`liftbridge_storage_sqlite.compaction.Rows`."""
+        with self._lock, storage_errors(self._path, "compaction"):
+            self._raise_if_unusable()
+            if truncations != self._truncations:
+                raise Overtaken
+            table.mark_compacted(self._connection, end_offset)
+            self._compacted_end = end_offset
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -352,7 +316,7 @@ class SqliteLog(PartitionLog):
             self._unusable = LogClosed("the log was closed")
             with closing(self._connection), storage_errors(self._path, "close"):
                 if not is_noted:
-                    self._connection.execute(_NOTE, active)
+                    table.note(self._connection, [active])
 
     def delete(self) -> None:
         with self._checkpoint_lock, self._lock:

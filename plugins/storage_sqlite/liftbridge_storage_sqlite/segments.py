@@ -72,6 +72,11 @@ class Segments:
         fresh = Segment(active.end_offset, active.end_offset, last_timestamp_ns=active.last_timestamp_ns)
         return Segments((*self.sealed, active), fresh, self.sealed_bytes + active.size_bytes)
 
+    def with_sealed(self, changed: Segment) -> "Segments":
+        """With the sealed segment of that base offset replaced."""
+        sealed = [changed if one.base_offset == changed.base_offset else one for one in self.sealed]
+        return Segments.of([*sealed, self.active])
+
     def within(self, limits: RetentionLimits, now_ns: int) -> "Segments":
         """Without the oldest ones that exceed the limits."""
         kept = [*self.sealed, self.active]
