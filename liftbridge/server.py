@@ -23,8 +23,10 @@ from liftbridge.broker.forwarding import Forwarder
 from liftbridge.broker.group_subscriptions import GroupAccess
 from liftbridge.broker.groups import GroupHandlers, GroupTimeouts
 from liftbridge.broker.inboxes import InboxNames
+from liftbridge.broker.pausing import PauseHandlers
 from liftbridge.broker.publishing import Publishing, SubjectMirror
 from liftbridge.broker.streams import StreamHandlers
+from liftbridge.broker.subscribing import Subscribing
 from liftbridge.broker.targets import TargetTable
 from liftbridge.clock import SystemClock
 from liftbridge.cluster.control import ControlSettings
@@ -51,7 +53,9 @@ from liftbridge.interfaces.transport import Transport
 from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.controller import MetadataController
 from liftbridge.metadata.known_servers import KnownServers
+from liftbridge.metadata.resuming import Resumer
 from liftbridge.metadata.state import MetadataState
+from liftbridge.partition.auto_pause import AutoPauser
 from liftbridge.partition.cleaner import Cleaner
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.replication.exchange import ReplicationExchange
@@ -128,15 +132,17 @@ class Server:
         self._exit.callback(parts.logs.close)
         node = self._node = self._make_node(parts, identity)
         controller = self._controller = await self._enter_cluster(parts.consensus, node)
-        partitions = self._partitions = await self._start_partitions(parts, controller)
+        resumer = Resumer(self._state, controller)
+        self._exit.push_async_callback(resumer.stop)
+        partitions = self._partitions = await self._start_partitions(parts, controller, resumer)
         started = await self._answer_for_leaders(parts.transport, partitions)
         await self._hand_over_when_asked(parts.transport, partitions)
-        publishing = await self._start_publishing(parts, partitions)
+        publishing = await self._start_publishing(parts, partitions, resumer)
         cursors = self._make_cursors(partitions, controller)
         coordinator = self._make_coordinator(node, controller)
         groups = self._make_group_handlers(node, controller, coordinator)
         await self._start_endpoints(
-            self._make_broker(parts, partitions, controller, started, publishing, cursors, groups)
+            self._make_broker(parts, partitions, controller, started, publishing, cursors, groups, resumer)
         )
         await node.register(controller, self._advertised_host(), self._endpoints[0].port)
         assignments = LocalAssignments(
@@ -146,6 +152,7 @@ class Server:
         partitions.remove_orphans()
         self._run_in_background(self._keep_reconciled(assignments, partitions))
         self._run_in_background(Cleaner(partitions, self._clock).run())
+        self._run_in_background(AutoPauser(partitions, self._clock, controller.pause_idle).run())
         self._run_in_background(coordinator.run())
         if self._settings["activity.stream.enabled"]:
             self._run_in_background(self._make_activity_publisher(partitions, controller).run())
@@ -234,7 +241,9 @@ class Server:
         self._state.subscribe_events(self._tell_observers)
         return controller
 
-    async def _start_partitions(self, parts: _Parts, controller: MetadataController) -> PartitionManager:
+    async def _start_partitions(
+        self, parts: _Parts, controller: MetadataController, resumer: Resumer
+    ) -> PartitionManager:
         servers = KnownServers(self._state)
         exchange = ReplicationExchange(
             parts.transport,
@@ -247,7 +256,13 @@ class Server:
             limits=exchange_limits(self._settings),
         )
         partitions = PartitionManager(
-            parts.logs, parts.transport, self._clock, exchange, servers, server_id=self.server_id
+            parts.logs,
+            parts.transport,
+            self._clock,
+            exchange,
+            servers,
+            server_id=self.server_id,
+            wake=resumer.request,
         )
         self._exit.push_async_callback(partitions.close)
         self._exit.push_async_callback(exchange.stop)
@@ -267,10 +282,18 @@ class Server:
         await handing_over.start()
         self._exit.push_async_callback(handing_over.stop)
 
-    async def _start_publishing(self, parts: _Parts, partitions: PartitionManager) -> Publishing:
+    async def _start_publishing(self, parts: _Parts, partitions: PartitionManager, resumer: Resumer) -> Publishing:
         targets = TargetTable(self._state, partitions, parts.router)
         names = {"namespace": self._namespace, "server_id": self.server_id}
-        forwarder = Forwarder(parts.transport, targets, self._clock, incarnation=self._incarnation, **names)
+        forwarder = Forwarder(
+            parts.transport,
+            targets,
+            self._clock,
+            incarnation=self._incarnation,
+            resume=resumer.request,
+            **names,
+        )
+        partitions.subscribe(forwarder.look_again)
         publishing = Publishing(
             targets=targets,
             transport=parts.transport,
@@ -342,15 +365,17 @@ class Server:
         publishing: Publishing,
         cursors: Cursors,
         groups: tuple[GroupHandlers, GroupAccess],
+        resumer: Resumer,
     ) -> Broker:
+        group_handlers, group_access = groups
         return Broker(
-            self._state,
-            partitions,
             publishing,
             StreamHandlers(controller, started, parts.router, self._clock),
             ClusterMetadataHandlers(self._state, partitions),
             CursorHandlers(cursors),
-            *groups,
+            group_handlers,
+            PauseHandlers(controller, self._clock),
+            Subscribing(self._state, partitions, group_access, resumer, self.server_id),
         )
 
     async def _start_endpoints(self, broker: Broker) -> None:

@@ -139,8 +139,19 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         "How long a compacted stream keeps a key whose last message has no value; 0 keeps it for ever.",
         check=_not_negative,
     ),
-    Setting("streams.auto.pause.time", _DURATION, 0.0, "Comes with auto pause.", check=_not_negative),
-    Setting("streams.auto.pause.disable.if.subscribers", _BOOLEAN, False, "Comes with auto pause."),
+    Setting(
+        "streams.auto.pause.time",
+        _DURATION,
+        0.0,
+        "A partition that gets no message for so long is paused, until somebody wants it; 0 never pauses.",
+        check=_not_negative,
+    ),
+    Setting(
+        "streams.auto.pause.disable.if.subscribers",
+        _BOOLEAN,
+        False,
+        "Don't pause idle partitions while they have subscribers.",
+    ),
     Setting(
         "streams.concurrency.control", _BOOLEAN, False, "Comes with a later version; each stream can ask for it now."
     ),
@@ -278,7 +289,13 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         "quorum's size.",
         check=_internal_replicas,
     ),
-    Setting("cursors.stream.auto.pause.time", _DURATION, 60.0, "Comes with auto pause.", check=_not_negative),
+    Setting(
+        "cursors.stream.auto.pause.time",
+        _DURATION,
+        60.0,
+        "Accepted without effect: the cluster's own streams are never paused.",
+        check=_not_negative,
+    ),
     Setting(
         "groups.consumer.timeout",
         _DURATION,

@@ -68,6 +68,8 @@ def _defaults(settings: Mapping[str, Any]) -> StreamDefaults:
         durability=Durability(settings["streams.durability"]),
         sync_interval_s=settings["streams.durability.interval"],
         batch_max_messages=settings["batch.max.messages"],
+        auto_pause_time_ns=nanoseconds("streams.auto.pause.time"),
+        auto_pause_disable_if_subscribers=settings["streams.auto.pause.disable.if.subscribers"],
         max_message_bytes=settings["clustering.replication.max.bytes"],
     )
 

@@ -8,16 +8,13 @@ from liftbridge.broker.api import PublishSession as PublishSessionApi
 from liftbridge.broker.api import Subscription as SubscriptionApi
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
-from liftbridge.broker.group_subscriptions import GroupAccess
 from liftbridge.broker.groups import GroupHandlers
+from liftbridge.broker.pausing import PauseHandlers
 from liftbridge.broker.publishing import Publishing
 from liftbridge.broker.session import PublishSession
 from liftbridge.broker.single_publishing import SinglePublishing
 from liftbridge.broker.streams import StreamHandlers
-from liftbridge.broker.subscribing import subscribe
-from liftbridge.broker.unimplemented import unimplemented_handlers
-from liftbridge.metadata.state import MetadataState
-from liftbridge.partition.manager import PartitionManager
+from liftbridge.broker.subscribing import Subscribing
 from liftbridge.protocol.generated import api_pb2 as api
 
 
@@ -26,29 +23,29 @@ class Broker:
 
     def __init__(
         self,
-        state: MetadataState,
-        partitions: PartitionManager,
         publishing: Publishing,
         streams: StreamHandlers,
         cluster_metadata: ClusterMetadataHandlers,
         cursors: CursorHandlers,
         groups: GroupHandlers,
-        group_access: GroupAccess,
+        pausing: PauseHandlers,
+        subscribing: Subscribing,
     ) -> None:
-        self._state = state
-        self._partitions = partitions
         self._publishing = publishing
         self._single = SinglePublishing(publishing)
         self._streams = streams
         self._cluster_metadata = cluster_metadata
         self._cursors = cursors
         self._groups = groups
-        self._group_access = group_access
+        self._pausing = pausing
+        self._subscribing = subscribing
 
     def unary_handlers(self) -> Mapping[str, UnaryHandler]:
         return {
             "CreateStream": self._streams.create_stream,
             "DeleteStream": self._streams.delete_stream,
+            "PauseStream": self._pausing.pause_stream,
+            "SetStreamReadonly": self._pausing.set_stream_readonly,
             "FetchMetadata": self._cluster_metadata.fetch_metadata,
             "FetchPartitionMetadata": self._cluster_metadata.fetch_partition_metadata,
             "PublishToSubject": self._single.publish_to_subject,
@@ -58,7 +55,6 @@ class Broker:
             "LeaveConsumerGroup": self._groups.leave,
             "FetchConsumerGroupAssignments": self._groups.fetch_assignments,
             "ReportConsumerGroupCoordinator": self._groups.report_coordinator,
-            **unimplemented_handlers(),
         }
 
     def publish(self, request: bytes, call: CallContext, reply: PublishReply) -> asyncio.Task[None] | None:
@@ -70,4 +66,5 @@ class Broker:
         return PublishSession(self._publishing, sink)
 
     async def subscribe(self, request: api.SubscribeRequest, call: CallContext) -> SubscriptionApi:
-        return await subscribe(request, call, self._state, self._partitions, self._group_access)
+        del call
+        return await self._subscribing.subscribe(request)

@@ -6,7 +6,7 @@ from collections import Counter
 from liftbridge.broker.api import CallContext
 from liftbridge.errors import FailedPrecondition, NotFound
 from liftbridge.metadata.state import MetadataState, PartitionState, ServerStatus, StreamState
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.manager import NO_FIGURES, PartitionManager
 from liftbridge.protocol.generated import api_pb2 as api
 
 
@@ -81,16 +81,19 @@ class ClusterMetadataHandlers:
     def _partition(self, stream: StreamState, number: int) -> api.PartitionMetadata:
         state: PartitionState = stream.partitions[number]
         local = self._partitions.get(stream.name, number)
+        figures = local.figures() if local is not None else NO_FIGURES
         return api.PartitionMetadata(
             id=number,
             leader=state.leader,
             replicas=state.replicas,
             isr=state.isr,
-            highWatermark=_last(local.high_watermark if local else 0),
-            newestOffset=_last(local.end_offset if local else 0),
+            highWatermark=_last(figures.high_watermark),
+            newestOffset=_last(figures.end_offset),
             paused=state.paused,
             readonly=state.readonly,
-            messagesReceivedTimestamps=_received(local),
+            messagesReceivedTimestamps=_times(figures.received_first_ns, figures.received_latest_ns),
+            pauseTimestamps=_times(*state.pause_times),
+            readonlyTimestamps=_times(*state.readonly_times),
         )
 
 
@@ -99,9 +102,6 @@ def _last(end_offset: int) -> int:
     return end_offset - 1
 
 
-def _received(local: LocalPartition | None) -> api.PartitionEventTimestamps | None:
-    if local is None or not local.received_latest_ns:
-        return None
-    return api.PartitionEventTimestamps(
-        firstTimestamp=local.received_first_ns, latestTimestamp=local.received_latest_ns
-    )
+def _times(first_ns: int, latest_ns: int) -> api.PartitionEventTimestamps | None:
+    """None for what never happened."""
+    return api.PartitionEventTimestamps(firstTimestamp=first_ns, latestTimestamp=latest_ns) if latest_ns else None

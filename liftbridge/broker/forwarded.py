@@ -12,7 +12,7 @@ from liftbridge.clock import Clock
 from liftbridge.errors import ProtocolError, TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
 from liftbridge.partition.pending import ACK_NONE, PendingRun
-from liftbridge.partition.refusal import Refusal
+from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.acks import encode_ack_texts, encode_ack_times, encode_publish_responses
 from liftbridge.protocol.forwarding import Answer, Chunk, RefusedMessage, decode_chunk, encode_answer
@@ -80,6 +80,10 @@ class ForwardServer:
         if chunk.attempt < lane.attempt or (chunk.attempt == lane.attempt and chunk.sequence < lane.next_sequence):
             return  # from before the sender began anew, or delivered twice
         target = self._target(chunk, lane)
+        if isinstance(target, Refusal):
+            lane.next_sequence += 1
+            self._refuse(lane.parser.parse(chunk.requests), target, chunk, answer_subject)
+            return
         if target is None:
             not_taken = Answer(chunk.lane, chunk.attempt, chunk.sequence, taken=False)
             send_answer(self._publishing.transport, answer_subject, not_taken)
@@ -87,14 +91,24 @@ class ForwardServer:
         lane.next_sequence += 1
         self._submit(lane.parser.parse(chunk.requests), target, chunk, answer_subject)
 
-    def _target(self, chunk: Chunk, lane: _Lane) -> Target | None:
-        """None unless this server leads the partition as the sender thinks, and misses nothing that stands before."""
+    def _target(self, chunk: Chunk, lane: _Lane) -> Target | Refusal | None:
+        """None unless this server leads the partition as the sender thinks, and misses nothing that stands before. A refusal
+        if it does, and the partition is readonly, which the sender need not know yet."""
         if chunk.attempt != lane.attempt or chunk.sequence != lane.next_sequence:
             return None
         found = self._publishing.targets.find_by_id(chunk.stream_id, chunk.partition)
+        if isinstance(found, Refusal):
+            return found if found.kind is RefusalKind.READONLY else None
         if found is None or found.local is None or found.local.leader is None:
             return None
         return found if found.local.leader.leader_epoch == chunk.leader_epoch else None
+
+    def _refuse(self, runs: Sequence[PublishRun], refusal: Refusal, chunk: Chunk, answer_subject: str) -> None:
+        refused = tuple(
+            RefusedMessage(id_, refusal.kind.name, refusal.message) for run in runs for id_ in run.correlation_ids
+        )
+        answer = Answer(chunk.lane, chunk.attempt, chunk.sequence, True, b"", refused)
+        send_answer(self._publishing.transport, answer_subject, answer)
 
     def _submit(self, runs: Sequence[PublishRun], target: Target, chunk: Chunk, answer_subject: str) -> None:
         assert target.local is not None

@@ -17,6 +17,7 @@ from liftbridge.broker.targets import RemoteLeader, Target, TargetTable
 from liftbridge.clock import Clock
 from liftbridge.errors import ProtocolError, TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
+from liftbridge.partition.partition import PartitionKey
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.forwarding import (
@@ -72,7 +73,8 @@ class _Pending:
 
 
 class Forwarder:
-    """This server's lanes to partitions that other servers lead. All methods run on the event loop."""
+    """This server's lanes to partitions that other servers lead, or nobody at the moment. ``resume`` sees to it that a
+    paused one is resumed. All methods run on the event loop."""
 
     def __init__(
         self,
@@ -83,7 +85,9 @@ class Forwarder:
         namespace: str,
         server_id: str,
         incarnation: str,
+        resume: Callable[[PartitionKey], None],
     ) -> None:
+        self.resume = resume
         self.transport = transport
         self.targets = targets
         self.clock = clock
@@ -124,6 +128,13 @@ class Forwarder:
             lane = self._lanes.get(answer.lane)
             if lane is not None:
                 lane.take(answer)
+
+    def look_again(self) -> None:
+        """Somebody may lead now who didn't before."""
+        now_ns = self.clock.monotonic_ns()
+        for lane in list(self._lanes.values()):
+            if lane.busy:
+                lane.pump(now_ns)
 
     def tick_soon(self) -> None:
         """Lanes have something to watch over."""
@@ -195,7 +206,7 @@ class ForwardLane:
                 continue
             self._waiting.append(_Pending(piece, ids, ack_inbox, sink, now_ns))
             self._bytes += len(piece)
-        self._pump(now_ns)
+        self.pump(now_ns)
         self._forwarder.tick_soon()
 
     def close(self) -> None:
@@ -206,7 +217,7 @@ class ForwardLane:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def _pump(self, now_ns: int) -> None:
+    def pump(self, now_ns: int) -> None:
         """Sends what waits, as far as there is somebody to send it to."""
         if not self._waiting or now_ns < self._retry_ns:
             return
@@ -215,6 +226,8 @@ class ForwardLane:
             if not self._sent:
                 self._refuse_waiting(target)
             return
+        if target.paused is not None:
+            self._forwarder.resume(target.paused)
         starts = target.leader != self._route
         if target.leader is None or (starts and self._sent):
             return
@@ -272,7 +285,7 @@ class ForwardLane:
             pending.sink.stored(answer.responses, stored)
         for message in answer.refused:
             pending.sink.refused([message.correlation_id], Refusal(_kind_of(message.kind), message.text))
-        self._pump(self._forwarder.clock.monotonic_ns())
+        self.pump(self._forwarder.clock.monotonic_ns())
 
     def _take_back(self, first_sequence: int) -> None:
         """The leader took neither this chunk nor any behind it: they wait again, in their order."""
@@ -299,7 +312,7 @@ class ForwardLane:
         self._watch_former_leader(now_ns)
         for pending in [one for one in self._sent.values() if now_ns - one.sent_ns > _ANSWER_TIMEOUT_NS]:
             self._refuse(pending, RefusalKind.OUTCOME_UNKNOWN, "the leader doesn't answer; the message may be stored")
-        self._pump(now_ns)
+        self.pump(now_ns)
         for pending in [one for one in self._waiting if now_ns - one.taken_ns > _ROUTE_TIMEOUT_NS]:
             self._waiting.remove(pending)
             text = f"no server that leads partition {self._partition} of stream {self._stream} took the message"

@@ -64,4 +64,5 @@ class GroupSubscription(PartitionSubscription):
         return super()._is_over()
 
     def close(self) -> None:
+        super().close()
         self._access.readers.detach(self._reader, self)

@@ -159,9 +159,9 @@ class Lane:
             mirror_tail=self.mirror_tail,
             messages=run.messages,
         )
-        leader = self.local.leader
-        if leader is not None:
-            leader.submit(pending)
+        intake = self.local.intake
+        if intake is not None:
+            intake.submit(pending)
         else:
             text = f"this server no longer leads {self.local.assignment.key}"
             self.acks.refused(pending, Refusal(RefusalKind.NOT_LEADER, text))

@@ -1,6 +1,5 @@
 """CreateStream and DeleteStream. Texts and their order are the original's (reference: its API, sections 4.1 and 4.2)."""
 
-import logging
 from typing import Protocol
 
 from liftbridge.broker.api import CallContext
@@ -20,7 +19,6 @@ from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.controller import MetadataController
 from liftbridge.protocol.generated import api_pb2 as api
 
-logger = logging.getLogger(__name__)
 #: How long a create that committed waits for the leaders to run.
 _START_TIMEOUT_S = 5.0
 
@@ -51,8 +49,6 @@ class StreamHandlers:
         check_group(request.group)
         partitions = partition_count(request, self._router)
         config = stream_config(request)
-        if config.auto_pause_time_ms:
-            logger.warning('stream "%s": auto pause is kept and takes effect later', request.name)
         stream = await self._controller.create_stream(
             name=request.name,
             subject=request.subject,

@@ -1,16 +1,92 @@
 """Subscribe: the checks in the original's order, then a subscription."""
 
-from liftbridge.broker.api import CallContext
+from dataclasses import dataclass
+
+from liftbridge.broker.api import Subscription
 from liftbridge.broker.group_subscriptions import GroupAccess
-from liftbridge.errors import FailedPrecondition, InternalError, InvalidRequest, NotFound, Unavailable
+from liftbridge.errors import (
+    FailedPrecondition,
+    InternalError,
+    InvalidRequest,
+    LiftbridgeError,
+    LogClosed,
+    NotFound,
+    Unavailable,
+)
+from liftbridge.metadata.model import StreamState
+from liftbridge.metadata.resuming import Resumer
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.manager import LocalPartition, PartitionManager
-from liftbridge.partition.partition import Partition
-from liftbridge.partition.subscription import PartitionSubscription, resolve_range
+from liftbridge.partition.partition import Partition, PartitionKey
+from liftbridge.partition.subscription import EndedSubscription, PartitionSubscription, resolve_range
 from liftbridge.protocol.generated import api_pb2 as api
 
 #: How long a subscriber waits for a leader that is new to its role.
 _SETTLE_TIMEOUT_S = 5.0
+#: The same for one that metadata names and that doesn't run yet, because it was just created or resumed.
+_START_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribing:
+    """Opens subscriptions."""
+
+    state: MetadataState
+    partitions: PartitionManager
+    groups: GroupAccess
+    resumer: Resumer
+    server_id: str
+
+    async def subscribe(self, request: api.SubscribeRequest) -> Subscription:
+        """Accepts a subscription or raises what the client gets (reference: the original's API, section 5.2)."""
+        consumer = request.consumer
+        if consumer.groupId and not consumer.consumerId:
+            raise InvalidRequest("Consumer id cannot be empty when group id is provided")
+        stream = self.state.streams.get(request.stream)
+        if stream is None or not 0 <= request.partition < len(stream.partitions):
+            raise NotFound("No such partition")
+        self._check_leader(stream, request)
+        if request.resume:
+            await self._resume(stream, request.partition)
+        elif stream.partitions[request.partition].paused:
+            # Clients know a running subscription that ends so; anything else they take for a wrong server, and try again.
+            return EndedSubscription(LogClosed("commit log was closed"))
+        local, partition = await self._local(request)
+        if consumer.groupId:
+            await self.groups.catch_up()
+        if _asks_for_the_end(request, partition) and not await local.wait_settled(_SETTLE_TIMEOUT_S):
+            raise Unavailable(
+                "the partition doesn't know yet how much of it is committed: a replica is missing, try again"
+            )
+        read_range = resolve_range(partition, request)
+        if consumer.groupId:
+            return self.groups.open(local, read_range, consumer)
+        return PartitionSubscription(partition, read_range)
+
+    def _check_leader(self, stream: StreamState, request: api.SubscribeRequest) -> None:
+        state = stream.partitions[request.partition]
+        if state.leader == self.server_id:
+            return
+        if not request.readISRReplica or self.server_id not in state.replicas:
+            raise FailedPrecondition("Server not partition leader")
+        if request.consumer.groupId:
+            raise InvalidRequest("Consumer groups not compatible with ReadISRReplica")
+
+    async def _resume(self, stream: StreamState, number: int) -> None:
+        try:
+            await self.resumer.resume(PartitionKey(stream.name, number, stream.stream_id))
+        except LiftbridgeError as error:
+            raise InternalError(f"Failed to resume stream: {error}") from error
+
+    async def _local(self, request: api.SubscribeRequest) -> tuple[LocalPartition, Partition]:
+        """The partition on this server, in its role."""
+        await self.partitions.wait_serving(request.stream, request.partition, _START_TIMEOUT_S)
+        local = self.partitions.get(request.stream, request.partition)
+        if local is not None and local.damage is not None:
+            raise InternalError(f"partition {request.partition} of stream {request.stream} is offline: {local.damage}")
+        if local is None or local.partition is None or not _serves(local, request):
+            raise FailedPrecondition("Server not partition leader")
+        return local, local.partition
 
 
 def _serves(local: LocalPartition, request: api.SubscribeRequest) -> bool:
@@ -25,35 +101,3 @@ def _asks_for_the_end(request: api.SubscribeRequest, partition: Partition) -> bo
     if request.startPosition == api.StartPosition.OFFSET:
         return bool(request.startOffset > partition.high_watermark)
     return request.startPosition != api.StartPosition.EARLIEST
-
-
-async def subscribe(
-    request: api.SubscribeRequest,
-    call: CallContext,
-    state: MetadataState,
-    partitions: PartitionManager,
-    groups: GroupAccess,
-) -> PartitionSubscription:
-    """Accepts a subscription or raises what the client gets (reference: the original's API, section 5.2)."""
-    del call
-    consumer = request.consumer
-    if consumer.groupId and not consumer.consumerId:
-        raise InvalidRequest("Consumer id cannot be empty when group id is provided")
-    stream = state.streams.get(request.stream)
-    if stream is None or not 0 <= request.partition < len(stream.partitions):
-        raise NotFound("No such partition")
-    local = partitions.get(request.stream, request.partition)
-    if local is not None and local.damage is not None:
-        raise InternalError(f"partition {request.partition} of stream {request.stream} is offline: {local.damage}")
-    if local is None or local.partition is None or not _serves(local, request):
-        raise FailedPrecondition("Server not partition leader")
-    if consumer.groupId and not local.is_leader:
-        raise InvalidRequest("Consumer groups not compatible with ReadISRReplica")
-    if consumer.groupId:
-        await groups.catch_up()
-    if _asks_for_the_end(request, local.partition) and not await local.wait_settled(_SETTLE_TIMEOUT_S):
-        raise Unavailable("the partition doesn't know yet how much of it is committed: a replica is missing, try again")
-    read_range = resolve_range(local.partition, request)
-    if consumer.groupId:
-        return groups.open(local, read_range, consumer)
-    return PartitionSubscription(local.partition, read_range)

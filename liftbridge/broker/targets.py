@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.state import MetadataState, StreamState
 from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.partition import PartitionKey
 from liftbridge.partition.pending import ACK_LEADER, ACK_NONE, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.acks import AckTemplate
@@ -46,7 +47,8 @@ class Target:
 
     ``local`` is the partition itself, if this server leads it and its stream is in no load-balance group. ``leader``
     is who leads it, None if nobody does, while this server hands it over, or for a stream in a group: ``grouped`` means
-    that the partition gets the message, and acks it, only through the transport. ``attached`` are this server's other
+    that the partition gets the message, and acks it, only through the transport. ``paused`` says what is to be resumed
+    first, by whoever publishes: until then there is no leader either. ``attached`` are this server's other
     partitions that listen on the same subject.
     """
 
@@ -57,6 +59,7 @@ class Target:
     grouped: bool
     attached: tuple[LocalPartition, ...]
     checks_expected_offsets: bool
+    paused: PartitionKey | None = None
 
 
 class TargetTable:
@@ -82,18 +85,18 @@ class TargetTable:
             return Refusal(RefusalKind.BAD_REQUEST, "stream with concurrency control must have AckPolicy set")
         return found
 
-    def find_by_id(self, stream_id: int, partition: int) -> Target | None:
-        """The target in a stream that is known by its ID; None if there is none."""
+    def find_by_id(self, stream_id: int, partition: int) -> Target | Refusal | None:
+        """The target in a stream that is known by its ID, or why there is none; None if there is no such stream."""
         stream = self._state.stream_by_id(stream_id)
-        found = self.find(stream.name, partition, ACK_LEADER) if stream is not None else None
-        return found if isinstance(found, Target) else None
+        return None if stream is None else self.find(stream.name, partition, ACK_LEADER)
 
     def listeners(self, subject: str) -> tuple[LocalPartition, ...]:
-        """The partitions led here, in no load-balance group, that hear what is published on ``subject``."""
+        """The partitions led here, in no load-balance group, that hear what is published on ``subject``. A paused one is
+        resumed by what it is given."""
         return tuple(
             local
             for local in self._partitions
-            if local.is_leader
+            if local.intake is not None
             and not local.assignment.group
             and self._router.matches(local.assignment.subject, subject)
         )
@@ -105,10 +108,12 @@ class TargetTable:
             return Refusal(RefusalKind.NO_SUCH_PARTITION, f"no such stream: {stream}")
         if not 0 <= partition < len(state.partitions):
             return Refusal(RefusalKind.NO_SUCH_PARTITION, f"no such partition: {partition}")
-        if state.partitions[partition].readonly:
-            return Refusal(RefusalKind.READONLY, f"readonly partition: {partition}")
         local = self._partitions.get(stream, partition)
         leads = local is not None and local.assignment.leads
+        paused = _paused(state, partition)
+        if state.partitions[partition].readonly and (leads or paused or state.group):
+            # Elsewhere the leader says so: this server may not know yet that the partition was opened again.
+            return Refusal(RefusalKind.READONLY, f"readonly partition: {partition}")
         if local is not None and leads and local.damage is not None:
             return Refusal(RefusalKind.STORAGE, f"partition {partition} of stream {stream} is offline: {local.damage}")
         subject = self._router.partition_subject(state.subject, partition)
@@ -118,7 +123,7 @@ class TargetTable:
                 f'stream {stream} shares the subject "{subject}" with its group, and nobody can publish to a wildcard: '
                 "publish to one of the subjects that it stands for",
             )
-        waits = local is not None and local.handing_over
+        waits = paused or (local is not None and local.handing_over)
         direct = local if local is not None and local.is_leader and not (waits or state.group) else None
         return Target(
             acks=AckTarget(stream, state.subject),
@@ -128,7 +133,13 @@ class TargetTable:
             grouped=bool(state.group),
             attached=tuple(other for other in self.listeners(subject) if other is not direct),
             checks_expected_offsets=bool(state.config.optimistic_concurrency_control),
+            paused=PartitionKey(stream, partition, state.stream_id) if paused else None,
         )
+
+
+def _paused(stream: StreamState, partition: int) -> bool:
+    """Whether something is to be resumed before a message can go to the partition."""
+    return stream.partitions[partition].paused or (stream.resume_all and any(one.paused for one in stream.partitions))
 
 
 def _leader(stream: StreamState, partition: int) -> RemoteLeader | None:

@@ -8,11 +8,14 @@ from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.config import StreamConfig, StreamDefaults
 from liftbridge.metadata.model import ACTIVITY_STREAM, CURSORS_STREAM
 from liftbridge.metadata.state import MetadataState, StreamState
-from liftbridge.partition.assignment import Assignment, CompactionSettings, RetentionSettings
+from liftbridge.partition.assignment import Assignment, AutoPause, CompactionSettings, RetentionSettings
 from liftbridge.partition.leader import LeaderSettings
 from liftbridge.partition.partition import PartitionKey
 
 _MS_NS = 1_000_000
+#: The cluster itself writes to these, and to no subject.
+_RESERVED = (ACTIVITY_STREAM, CURSORS_STREAM)
+_NEVER = AutoPause()
 #: What the original makes of an explicit 0.
 _ZERO_SEGMENT_BYTES = 1 << 30
 _ZERO_CLEANER_INTERVAL_NS = 300 * 1_000_000_000
@@ -88,7 +91,10 @@ def _assignment(
         retention=_retention(stream.config, defaults),
         compaction=_compaction(stream.config, defaults),
         # Nobody but the servers has anything to say there; whoever reaches the transport could forge it.
-        listens=stream.name not in (ACTIVITY_STREAM, CURSORS_STREAM),
+        listens=stream.name not in _RESERVED,
+        paused=partition.paused,
+        readonly=partition.readonly,
+        auto_pause=_NEVER if stream.name in _RESERVED else _auto_pause(stream.config, defaults),
     )
 
 
@@ -126,6 +132,14 @@ def _compaction(config: StreamConfig, defaults: StreamDefaults) -> CompactionSet
         enabled=bool(_either(config.compact_enabled, defaults.compact_enabled)),
         min_dirty_percent=defaults.compact_dirty_percent,
         tombstone_max_age_ns=defaults.tombstone_max_age_ns,
+    )
+
+
+def _auto_pause(config: StreamConfig, defaults: StreamDefaults) -> AutoPause:
+    unless_subscribed = config.auto_pause_disable_if_subscribers
+    return AutoPause(
+        _ns(config.auto_pause_time_ms, defaults.auto_pause_time_ns),
+        defaults.auto_pause_disable_if_subscribers if unless_subscribed is None else unless_subscribed,
     )
 
 

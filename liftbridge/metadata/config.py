@@ -52,4 +52,6 @@ class StreamDefaults:
     durability: Durability = Durability.PAGE
     sync_interval_s: float = 1.0
     batch_max_messages: int = 1024
+    auto_pause_time_ns: int = 0
+    auto_pause_disable_if_subscribers: bool = False
     max_message_bytes: int = 1_048_576

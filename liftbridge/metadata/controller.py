@@ -147,7 +147,7 @@ class MetadataController:
         command = PausePartitions(stream, tuple(partitions), resume_all, self._clock.time_ns())
         await self._propose(command, timeout_s)
 
-    async def pause_idle(self, stream: str, leader_epochs: Mapping[int, int], *, timeout_s: float) -> None:
+    async def pause_idle(self, stream: str, leader_epochs: Mapping[int, int], timeout_s: float = 5.0) -> None:
         """Pauses partitions that have these leader epochs still."""
         command = PausePartitions(
             stream, tuple(leader_epochs), False, self._clock.time_ns(), tuple(leader_epochs.values())

@@ -28,11 +28,20 @@ class CompactionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AutoPause:
+    """After which time without messages a partition is paused, 0 for never, and whether not while it has subscribers."""
+
+    idle_ns: int = 0
+    unless_subscribed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """One partition's role on this server. ``base_subject`` is the stream's, ``subject`` the partition's own.
 
     ``replicas``, ``isr`` and ``leader`` are server IDs; ``leader`` is "" while the partition is offline. ``leads`` is
-    whether this start of this server is the leader.
+    whether this start of this server is the leader. ``listens``: to its subject on the transport. ``paused``: the log is closed,
+    and the leader waits for somebody who wants the partition. ``readonly``: the leader takes no messages.
     """
 
     key: PartitionKey
@@ -50,3 +59,6 @@ class Assignment:
     retention: RetentionSettings
     compaction: CompactionSettings = CompactionSettings()
     listens: bool = True
+    paused: bool = False
+    readonly: bool = False
+    auto_pause: AutoPause = AutoPause()

@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from liftbridge.clock import Clock
 from liftbridge.errors import ProtocolError, TransportError
 from liftbridge.interfaces.transport import Delivery, Transport
-from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.pending import PendingRun
+from liftbridge.partition.partition import PartitionKey
+from liftbridge.partition.pending import AckSink, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
+from liftbridge.partition.waiting_room import Intake
 from liftbridge.protocol.acks import AckTemplate, encode_ack_envelope
 from liftbridge.protocol.envelope import MAGIC, MessageType, has_mark, mirror_mark, open_envelope
 from liftbridge.protocol.generated import api_pb2 as api
@@ -24,6 +26,8 @@ _ACK_ERRORS = {
     RefusalKind.INCORRECT_OFFSET: api.Ack.INCORRECT_OFFSET,
     RefusalKind.TOO_LARGE: api.Ack.TOO_LARGE,
 }
+
+_REPORT_NS = 5_000_000_000
 
 #: What a plain message on a stream with concurrency control expects: the original reads the absent field as 0.
 _PLAIN_EXPECTED_OFFSET = 0
@@ -83,19 +87,23 @@ class _Enveloped(NamedTuple):
 
 
 class SubjectIngress:
-    """The sink of one partition's subscription. Counts what it had to drop, because NATS can't be slowed down."""
+    """The sink of one partition's subscription, which may serve several leaders of the partition one after the other, and
+    waiting rooms between them: ``intake``. Counts what is not stored and asked for no ack: nobody else would know."""
 
-    def __init__(self, leader: PartitionLeader, transport: Transport, stream: str, base_subject: str) -> None:
-        self._leader = leader
+    def __init__(
+        self, intake: Intake, transport: Transport, clock: Clock, key: PartitionKey, base_subject: str
+    ) -> None:
+        self.intake = intake
         self._transport = transport
-        self._stream = stream
+        self._clock = clock
+        self._key = key
         self._base_subject = base_subject
-        key = leader.partition.key
         self._mark = mirror_mark(key.stream_id, key.partition)
         self.dropped_messages = 0
+        self._reported_ns: int | None = None
 
     def receive(self, deliveries: list[Delivery]) -> None:
-        if self._leader.stepped_down:
+        if self.intake.stepped_down:
             return  # whoever leads now hears the same
         for delivery in deliveries:
             if any(payload.startswith(MAGIC) for payload in delivery.payloads):
@@ -107,7 +115,7 @@ class SubjectIngress:
 
     def _submit_plain(self, subject: str, reply: str, payloads: list[bytes]) -> None:
         length = common_length(payloads)
-        limit = self._leader.settings.max_message_bytes
+        limit = self.intake.settings.max_message_bytes
         if length is None:
             if max(map(len, payloads)) > limit:
                 payloads = self._without_oversize(payloads)
@@ -128,12 +136,13 @@ class SubjectIngress:
                     subject=subject,
                     reply=reply,
                     expected_offset=_PLAIN_EXPECTED_OFFSET,
+                    acks=self,
                     correlation_ids=[b""] * len(items),
                 )
             )
 
     def _without_oversize(self, payloads: list[bytes]) -> list[bytes]:
-        limit = self._leader.settings.max_message_bytes
+        limit = self.intake.settings.max_message_bytes
         kept = [payload for payload in payloads if len(payload) <= limit]
         self._drop(len(payloads) - len(kept), f"larger than clustering.replication.max.bytes ({limit})")
         return kept
@@ -150,15 +159,15 @@ class SubjectIngress:
                 self._submit_plain(delivery.subject, delivery.reply, [payload])
                 continue
             run = self._enveloped_run(delivery, enveloped)
-            if len(payload) > self._leader.settings.max_message_bytes:
+            if len(payload) > self.intake.settings.max_message_bytes:
                 self._refuse_oversize(run)
             else:
                 self._submit(run)
 
     def _enveloped_run(self, delivery: Delivery, enveloped: _Enveloped) -> PendingRun:
-        acks = None
+        acks: AckSink = self
         if enveloped.inbox:
-            acks = InboxAcks(self._transport, self._stream, self._base_subject, enveloped.inbox)
+            acks = InboxAcks(self._transport, self._key.stream, self._base_subject, enveloped.inbox)
         return PendingRun(
             items=[enveloped.fields],
             item_bytes=len(enveloped.fields),
@@ -172,31 +181,38 @@ class SubjectIngress:
         )
 
     def _refuse_oversize(self, run: PendingRun) -> None:
-        if run.acks is not None:
-            run.acks.refused(run, Refusal(RefusalKind.TOO_LARGE, "message exceeds max replication size"))
-        else:
-            limit = self._leader.settings.max_message_bytes
-            self._drop(1, f"larger than clustering.replication.max.bytes ({limit})")
+        assert run.acks is not None
+        run.acks.refused(run, Refusal(RefusalKind.TOO_LARGE, "message exceeds max replication size"))
 
     # --- both ---------------------------------------------------------------------------------------------------------
 
     def _submit(self, run: PendingRun) -> None:
-        if not self._leader.overloaded:
-            self._leader.submit(run)
-        elif run.acks is not None:
+        assert run.acks is not None
+        if self.intake.overloaded:
             run.acks.refused(run, Refusal(RefusalKind.OVERLOADED, "too much waits for the disk; not stored"))
         else:
-            self._drop(len(run.items), "too much waits for the disk")
+            self.intake.submit(run)
+
+    # --- what asked for no ack ----------------------------------------------------------------------------------------
+
+    def stored(self, run: PendingRun, base_offset: int, reception_ns: int, commit_ns: int) -> None:
+        """Nobody wants to know."""
+
+    def refused(self, run: PendingRun, refusal: Refusal) -> None:
+        """Unless it may be stored, it is lost."""
+        if refusal.kind is not RefusalKind.OUTCOME_UNKNOWN:
+            self._drop(len(run.items), refusal.message)
 
     def _drop(self, count: int, reason: str) -> None:
-        if count:
-            self.dropped_messages += count
+        """Counts them, and says so now and then: they may come fast."""
+        if not count:
+            return
+        self.dropped_messages += count
+        now_ns = self._clock.monotonic_ns()
+        if self._reported_ns is None or now_ns - self._reported_ns >= _REPORT_NS:
+            self._reported_ns = now_ns
             logger.error(
-                "%s: dropped %d messages from NATS (%d so far): %s",
-                self._leader.partition.key,
-                count,
-                self.dropped_messages,
-                reason,
+                "%s: messages from NATS are not stored (%d so far): %s", self._key, self.dropped_messages, reason
             )
 
 

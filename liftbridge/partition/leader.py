@@ -109,6 +109,7 @@ class PartitionLeader:
         self._sync_task: asyncio.Task[None] | None = None
         self._resume: list[Callable[[], None]] = []
         self._closed = False
+        self.began_ns = clock.time_ns()
 
     def replicate(self, followers: Followers) -> None:
         """To be called before ``start``, if there are other replicas."""
@@ -147,6 +148,12 @@ class PartitionLeader:
         """Where the log ends, at most, once all that was taken is appended."""
         return self.partition.log.end_offset + sum(len(run.items) for run in self._pending)
 
+    def set_readonly(self, readonly: bool) -> None:
+        """From now on. What was taken before is appended before."""
+        if readonly and self._pending:
+            self._flush()
+        self.partition.set_readonly(readonly)
+
     def call_when_ready(self, callback: Callable[[], None]) -> None:
         """Calls back, once, when no longer ``overloaded``."""
         self._resume.append(callback)
@@ -154,6 +161,8 @@ class PartitionLeader:
     def _refusal_at_the_door(self, run: PendingRun) -> Refusal | None:
         if self._closed:
             return self._not_leader()
+        if self.partition.readonly:
+            return Refusal(RefusalKind.READONLY, f"readonly partition: {self.partition.key.partition}")
         in_sync = len(self._replication.isr)
         if run.ack_policy == ACK_ALL and in_sync < self.settings.min_isr:
             return Refusal(
@@ -190,7 +199,7 @@ class PartitionLeader:
             for run in runs:
                 self._refuse(run, Refusal(RefusalKind.STORAGE, f"not stored: {error}"))
             return
-        self._note_append(batches[-1], now_ns)
+        self.partition.last_body = (batches[-1].base_offset, batches[-1].data)
         if self._followers is not None:
             self._followers.appended()
         self._mirror(runs)
@@ -280,12 +289,6 @@ class PartitionLeader:
             leader_epoch=self.leader_epoch,
             timestamp_ns=now_ns,
         )
-
-    def _note_append(self, last: RecordBatch, now_ns: int) -> None:
-        partition = self.partition
-        partition.last_body = (last.base_offset, last.data)
-        partition.received_first_ns = partition.received_first_ns or now_ns
-        partition.received_latest_ns = now_ns
 
     # --- committing ---------------------------------------------------------------------------------------------------
 

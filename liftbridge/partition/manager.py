@@ -5,8 +5,9 @@ difference. A log that is damaged or can't be opened stays listed with what is w
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,10 +17,11 @@ from liftbridge.interfaces.log import LogId, LogStorage
 from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.partition import Partition
+from liftbridge.partition.partition import Partition, PartitionFigures, PartitionKey
 from liftbridge.partition.replication.cluster import Servers
 from liftbridge.partition.replication.exchange import ReplicationExchange
-from liftbridge.partition.roles import LeaderRole, Role, Roles
+from liftbridge.partition.roles import FollowerRole, LeaderRole, Listener, PausedRole, Role, Roles
+from liftbridge.partition.waiting_room import Intake
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 _SYNC_THREADS = 4
 #: How long publishers wait for the next leader, before the present one goes on.
 HAND_OVER_S = 2.0
+NO_FIGURES = PartitionFigures()
 
 
 @dataclass(slots=True)
@@ -37,9 +40,14 @@ class LocalPartition:
     partition: Partition | None = None
     role: Role | None = None
     leader: PartitionLeader | None = None
+    #: Takes what is published: the leader, or what stands in its place while it doesn't run.
+    intake: Intake | None = None
+    listener: Listener | None = None
     damage: str | None = None
     #: Another server is about to lead: publishers wait for that one.
     handing_over: bool = False
+    #: Of the log, when it was closed.
+    last_figures: PartitionFigures = NO_FIGURES
 
     @property
     def is_leader(self) -> bool:
@@ -48,8 +56,16 @@ class LocalPartition:
     def change_role(self, role: Role | None) -> Role | None:
         """Puts another role in the place of the present one, which is returned."""
         previous, self.role, self.handing_over = self.role, role, False
-        self.leader = role.leader if isinstance(role, LeaderRole) else None
+        self.leader = self.intake = role.leader if isinstance(role, LeaderRole) else None
+        if isinstance(role, PausedRole):
+            self.intake = role.room
         return previous
+
+    def deliver_to(self, intake: Intake) -> None:
+        """From now on, whatever is published goes there."""
+        self.intake = intake
+        if self.listener is not None:
+            self.listener.ingress.intake = intake
 
     async def wait_settled(self, timeout_s: float) -> bool:
         """Returns True once this server knows, in its present role, how far the partition is committed: before that, it
@@ -74,13 +90,9 @@ class LocalPartition:
     def end_offset(self) -> int:
         return self.partition.log.end_offset if self.partition else 0
 
-    @property
-    def received_first_ns(self) -> int:
-        return self.partition.received_first_ns if self.partition else 0
-
-    @property
-    def received_latest_ns(self) -> int:
-        return self.partition.received_latest_ns if self.partition else 0
+    def figures(self) -> PartitionFigures:
+        """As of now; of a paused partition, as of the pause, if this server has run since."""
+        return self.partition.figures() if self.partition else self.last_figures
 
 
 class PartitionManager:
@@ -95,12 +107,14 @@ class PartitionManager:
         servers: Servers,
         *,
         server_id: str,
+        wake: Callable[[PartitionKey], None],
     ) -> None:
         self._storage = storage
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
-        self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id)
+        self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id, wake)
         self._changed = asyncio.Condition()
+        self._on_reconciled: list[Callable[[], None]] = []
         #: Set when partitions came or went, or got other settings; whoever waits for it clears it.
         self.roles_changed = asyncio.Event()
         self.version = 0
@@ -114,19 +128,35 @@ class PartitionManager:
     def __iter__(self) -> Iterator[LocalPartition]:
         return iter(self._partitions.values())
 
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Calls back after each reconcile; the callback only takes note."""
+        self._on_reconciled.append(callback)
+
     async def wait_started(self, stream_id: int, timeout_s: float) -> None:
         """Returns once every partition of the stream that this server leads is up (or known to be damaged), or the time
         is over."""
 
         def started() -> bool:
             mine = [local for local in self if local.assignment.key.stream_id == stream_id and local.assignment.leads]
-            return bool(mine) and all(local.is_leader or local.damage for local in mine)
+            return bool(mine) and all(local.is_leader or local.damage or local.assignment.paused for local in mine)
 
         async with self._changed:
             try:
                 await asyncio.wait_for(self._changed.wait_for(started), timeout_s)
             except TimeoutError:
                 logger.warning("stream %d: its partitions are not all started after %.1f s", stream_id, timeout_s)
+
+    async def wait_serving(self, stream: str, number: int, timeout_s: float) -> None:
+        """Returns once this server's replica can be read, or is known to be damaged, or the time is over."""
+
+        def serves() -> bool:
+            local = self.get(stream, number)
+            return local is not None and (local.damage is not None or isinstance(local.role, LeaderRole | FollowerRole))
+
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait_for(serves)
 
     async def wait_leading(self, stream: str, number: int) -> LocalPartition:
         """Returns the partition once this server leads it, which it may not do any more by then."""
@@ -156,6 +186,8 @@ class PartitionManager:
             await self._follow(local, target)
         self.version += 1
         self.roles_changed.set()
+        for callback in self._on_reconciled:
+            callback()
         async with self._changed:
             self._changed.notify_all()
 
@@ -171,19 +203,60 @@ class PartitionManager:
         local.assignment = target
         if local.damage is not None:
             return
+        if local.role is not None and local.role.fits(target):
+            self._roles.go_on(local.role, target)
+        elif target.paused:
+            await self._pause(local, target)
+        else:
+            await self._change_role(local, target)
+
+    async def _change_role(self, local: LocalPartition, target: Assignment) -> None:
         if local.partition is None:
             self._open(local)
             await asyncio.sleep(0)  # opening waits for the disk, and heartbeats must not wait for a thousand openings
         if local.partition is None:
+            await self._finish(local)
             return
-        if local.role is not None and local.role.fits(target):
-            self._roles.go_on(local.role, target)
-            return
-        given_up = local.change_role(None)
-        if given_up is not None:
-            await self._roles.give_up(given_up)
-        local.change_role(await self._roles.take_on(target, local.partition))
+        if target.leads:
+            await self._lead(local, target, local.partition)
+        else:
+            await self._stop_listening(local)
+            given_up = local.change_role(None)
+            if given_up is not None:
+                self._roles.give_up(given_up)
+            local.change_role(self._roles.follow(target, local.partition))
         local.partition.wake_readers()
+
+    async def _lead(self, local: LocalPartition, target: Assignment, partition: Partition) -> None:
+        """What is published from the end of the old role to the beginning of the new one waits in a room."""
+        before = local.change_role(None)
+        room = before.room if isinstance(before, PausedRole) else self._roles.room(target)
+        local.deliver_to(room)
+        if before is not None and not isinstance(before, PausedRole):
+            self._roles.give_up(before)
+        if local.listener is None:
+            local.listener = await self._roles.listen(target, room)
+        role = self._roles.lead(target, partition)
+        local.change_role(role)
+        local.deliver_to(role.leader)
+        room.hand_over(role.leader)
+
+    async def _pause(self, local: LocalPartition, target: Assignment) -> None:
+        """The log is closed. The leader goes on listening, and nothing is lost from the end of its role on."""
+        paused = PausedRole(self._roles.room(target)) if target.leads else None
+        if paused is None:
+            await self._stop_listening(local)
+        else:
+            local.deliver_to(paused.room)
+            if local.listener is None:
+                local.listener = await self._roles.listen(target, paused.room)
+        before = local.change_role(paused)
+        if before is not None:
+            await self._roles.finish(before)
+        if local.partition is not None:
+            local.last_figures = local.partition.figures()
+            _close(local.partition)
+            local.partition = None
 
     def _open(self, local: LocalPartition) -> None:
         assignment = local.assignment
@@ -195,7 +268,13 @@ class PartitionManager:
             return
         local.partition = Partition(assignment.key, log, assignment.subject)
 
+    async def _stop_listening(self, local: LocalPartition) -> None:
+        listener, local.listener = local.listener, None
+        if listener is not None:
+            await listener.subscription.unsubscribe()
+
     async def _finish(self, local: LocalPartition) -> None:
+        await self._stop_listening(local)
         role = local.change_role(None)
         if role is not None:
             await self._roles.finish(role)
@@ -253,10 +332,14 @@ class PartitionManager:
         for local in self._partitions.values():
             await self._finish(local)
             if local.partition is not None:
-                local.partition.end(LogClosed("commit log was closed"))
-                try:
-                    local.partition.log.close()
-                except LiftbridgeError as error:
-                    logger.error("%s: didn't close cleanly: %s", local.assignment.key, error)
+                _close(local.partition)
         self._partitions.clear()
         self._sync_executor.shutdown()
+
+
+def _close(partition: Partition) -> None:
+    partition.end(LogClosed("commit log was closed"))
+    try:
+        partition.log.close()
+    except LiftbridgeError as error:
+        logger.error("%s: didn't close cleanly: %s", partition.key, error)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from liftbridge.errors import LiftbridgeError
 from liftbridge.interfaces.log import LogId, PartitionLog
+from liftbridge.protocol.record_batch import iter_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,17 @@ class PartitionKey:
         return f'partition {self.partition} of stream "{self.stream}"'
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionFigures:
+    """What is said of a partition. Times are of the first message that the log held when this server first looked, and of
+    the latest that it ever got; 0 for none."""
+
+    high_watermark: int = 0
+    end_offset: int = 0
+    received_first_ns: int = 0
+    received_latest_ns: int = 0
+
+
 class Partition:
     """The committed part of a log, and its readers' waiting room.
 
@@ -35,8 +47,11 @@ class Partition:
         self.log = log
         self.subject = subject
         self.high_watermark = log.start_offset
-        self.received_first_ns = 0
-        self.received_latest_ns = 0
+        #: Known to the leader: it takes no messages, so who has read all has reached the end.
+        self.readonly = False
+        #: Running subscriptions.
+        self.subscribers = 0
+        self._first_timestamp_ns = 0
         self.end_reason: LiftbridgeError | None = None
         #: The body of the batch that was appended last and its base offset: what a reader at the tail wants next.
         self.last_body: tuple[int, bytes] = (-1, b"")
@@ -63,6 +78,25 @@ class Partition:
         except asyncio.CancelledError:
             self._waiting = [other for other in self._waiting if other is not future]
             raise
+
+    @property
+    def ends_here(self) -> bool:
+        """Whether nothing will come behind what is committed, as long as the partition stays readonly."""
+        return self.readonly and self.high_watermark >= self.log.end_offset
+
+    def set_readonly(self, readonly: bool) -> None:
+        """The leader takes no messages any more, or takes them again."""
+        if readonly != self.readonly:
+            self.readonly = readonly
+            self.wake_readers()
+
+    def figures(self) -> "PartitionFigures":
+        """As of now."""
+        log = self.log
+        if not self._first_timestamp_ns and log.end_offset > log.start_offset:
+            first = log.read(log.start_offset, stop=log.start_offset + 1, max_bytes=1)
+            self._first_timestamp_ns = next(iter_batches(first)).timestamp_ns
+        return PartitionFigures(self.high_watermark, log.end_offset, self._first_timestamp_ns, log.last_timestamp_ns)
 
     def end(self, reason: LiftbridgeError) -> None:
         """The partition is closed, deleted or led elsewhere: readers get ``reason`` instead of more messages."""

@@ -1,9 +1,11 @@
-"""What a server is for a partition: its leader or a follower. Taking a role on and giving it up, and nothing in between.
+"""What a server is for a partition: its leader, a follower, or who wakes it up. Taking a role on and giving it up.
 
 A change of role is a barrier: the old role is over, and everybody who waited for it has an answer, before the new one begins.
+Only the listener, the ear on the partition's subject, is handed from one role to the next, as long as both are this server's.
 """
 
 import logging
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -13,13 +15,14 @@ from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.durability import Durability
 from liftbridge.partition.ingress import SubjectIngress
 from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.partition import Partition
+from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.replication.cluster import Servers
 from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.partition.replication.fetching import FollowedPartition
 from liftbridge.partition.replication.following import FollowerReplication
 from liftbridge.partition.replication.leading import LeaderReplication
 from liftbridge.partition.replication.sessions import LedPartition
+from liftbridge.partition.waiting_room import Intake, WaitingRoom
 from liftbridge.patience import subscribe_patiently
 
 logger = logging.getLogger(__name__)
@@ -34,14 +37,13 @@ class LeaderRole:
     leader_epoch: int
     leader: PartitionLeader
     led: LedPartition
-    ingress: Subscription
 
     @property
     def settled(self) -> bool:
         return self.led.replication.settled
 
     def fits(self, target: Assignment) -> bool:
-        return target.leads and target.leader_epoch == self.leader_epoch
+        return target.leads and not target.paused and target.leader_epoch == self.leader_epoch
 
 
 @dataclass(eq=False, slots=True)
@@ -57,10 +59,35 @@ class FollowerRole:
         return self.followed.replication.agrees
 
     def fits(self, target: Assignment) -> bool:
-        return not target.leads and (target.leader, target.leader_epoch) == (self.leader_id, self.leader_epoch)
+        return not (target.leads or target.paused) and (target.leader, target.leader_epoch) == (
+            self.leader_id,
+            self.leader_epoch,
+        )
 
 
-Role = LeaderRole | FollowerRole
+@dataclass(eq=False, slots=True)
+class PausedRole:
+    """This server leads a paused partition: what is published waits in the room, and makes it resume the partition."""
+
+    room: WaitingRoom
+
+    @property
+    def settled(self) -> bool:
+        return False
+
+    def fits(self, target: Assignment) -> bool:
+        return target.leads and target.paused
+
+
+Role = LeaderRole | FollowerRole | PausedRole
+
+
+@dataclass(eq=False, slots=True)
+class Listener:
+    """Hears what is published on the subject of a partition that this server leads, paused or not."""
+
+    ingress: SubjectIngress
+    subscription: Subscription
 
 
 class _NoSubscription:
@@ -80,16 +107,20 @@ class Roles:
     exchange: ReplicationExchange
     servers: Servers
     server_id: str
+    #: Sees to it that a paused partition is resumed.
+    wake: Callable[[PartitionKey], None]
 
-    async def take_on(self, target: Assignment, partition: Partition) -> Role | None:
-        """Begins what the assignment asks for; None while there is nobody to follow."""
-        if target.leads:
-            return await self._lead(target, partition)
-        if target.leader in ("", self.server_id):
-            return None
-        return self._follow(target, partition)
+    def room(self, target: Assignment) -> WaitingRoom:
+        """For what is published before the leader runs."""
+        return WaitingRoom(target.key, target.leader_settings, readonly=target.readonly, wake=self.wake)
 
-    async def _lead(self, target: Assignment, partition: Partition) -> LeaderRole:
+    async def listen(self, target: Assignment, intake: Intake) -> Listener:
+        """Begins to hear what is published. Waits for the transport if it is away."""
+        ingress = SubjectIngress(intake, self.transport, self.clock, target.key, target.base_subject)
+        return Listener(ingress, await self._subscribe(target, ingress))
+
+    def lead(self, target: Assignment, partition: Partition) -> LeaderRole:
+        """Begins to lead."""
         settings = target.leader_settings
         replication = LeaderReplication(
             partition,
@@ -111,8 +142,8 @@ class Roles:
             leader.replicate(_Followers(self.exchange, led))
             self.exchange.lead(led)
         leader.start()
-        ingress = SubjectIngress(leader, self.transport, target.key.stream, target.base_subject)
-        return LeaderRole(target.leader_epoch, leader, led, await self._subscribe(target, ingress))
+        leader.set_readonly(target.readonly)
+        return LeaderRole(target.leader_epoch, leader, led)
 
     async def _subscribe(self, target: Assignment, ingress: SubjectIngress) -> Subscription:
         echo = bool(target.group)
@@ -126,7 +157,11 @@ class Roles:
             logger.error("%s gets nothing from its subject: %s", target.key, error)
             return _NoSubscription()
 
-    def _follow(self, target: Assignment, partition: Partition) -> FollowerRole:
+    def follow(self, target: Assignment, partition: Partition) -> FollowerRole | None:
+        """Begins to follow; None while there is nobody to follow."""
+        if target.leader in ("", self.server_id):
+            return None
+        partition.set_readonly(False)  # what the leader will still send, only the leader knows
         settings = target.leader_settings
         followed = FollowedPartition(
             target.key.log_id,
@@ -139,25 +174,29 @@ class Roles:
         return FollowerRole(target.leader_epoch, target.leader, followed)
 
     def go_on(self, role: Role, target: Assignment) -> None:
-        """The role stays; the ISR may be another."""
+        """The role stays; the ISR, or whether messages are taken, may be another."""
         if isinstance(role, LeaderRole):
+            role.leader.set_readonly(target.readonly)
             self.exchange.isr_changed(role.led, target.isr, target.partition_epoch)
+        elif isinstance(role, PausedRole):
+            role.room.readonly = target.readonly
 
-    async def give_up(self, role: Role) -> None:
-        """Ends the role because another server has it now: what waits is answered before this first waits."""
-        if isinstance(role, FollowerRole):
-            self.exchange.unfollow(role.leader_id, role.followed.log_id)
-            return
-        role.leader.step_down()
-        self.exchange.unlead(role.led.log_id)
-        await role.ingress.unsubscribe()
+    def give_up(self, role: Role) -> None:
+        """Ends the role because another server, or another epoch, has it now: what waits is answered."""
+        match role:
+            case FollowerRole():
+                self.exchange.unfollow(role.leader_id, role.followed.log_id)
+            case LeaderRole():
+                role.leader.step_down()
+                self.exchange.unlead(role.led.log_id)
+            case PausedRole():
+                role.room.close(f"this server no longer leads {role.room.key}")
 
     async def finish(self, role: Role) -> None:
-        """Ends the role because the server stops or the partition is deleted: what was taken is still stored."""
+        """Ends the role because the partition is paused or deleted, or the server stops: what was taken is still stored."""
         if isinstance(role, LeaderRole):
-            await role.ingress.unsubscribe()
             await role.leader.close()
-        await self.give_up(role)
+        self.give_up(role)
 
 
 @dataclass(frozen=True, slots=True)

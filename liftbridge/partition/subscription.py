@@ -18,6 +18,7 @@ UNBOUNDED = 1 << 62
 STOP_REACHED = "Stop offset reached"
 START_REACHED = "Beginning of partition reached"
 STREAM_EMPTY = "Stream is empty"
+READONLY_END = "End of readonly partition"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ def resolve_range(partition: Partition, request: api.SubscribeRequest) -> ReadRa
     if request.reverse:
         return _reverse_range(partition, request, start)
     last = _stop_offset(partition, request)
+    if last is None and partition.readonly and start < partition.log.end_offset:
+        last = partition.log.end_offset - 1  # the original stops there, even if the partition is opened again meanwhile
     if last is not None and last < start:
         raise InvalidRequest(f"Stop offset is before start offset: {last} < {start}")
     begin = max(partition.log.start_offset, min(start, partition.high_watermark))
@@ -112,6 +115,8 @@ class PartitionSubscription:
         self._stop = read_range.stop
         self._reverse = read_range.reverse
         self._displaced = False
+        self._closed = False
+        partition.subscribers += 1
 
     async def read(self, max_bytes: int) -> bytes:
         """Framed messages; waits for the next one. Empty once displaced."""
@@ -127,6 +132,8 @@ class PartitionSubscription:
                     return framed
             elif partition.end_reason is not None:
                 raise partition.end_reason
+            elif partition.ends_here:
+                raise ResourceExhausted(READONLY_END)
             else:
                 await partition.wait_for_change()
         return b""
@@ -168,4 +175,22 @@ class PartitionSubscription:
         self._partition.wake_readers()
 
     def close(self) -> None:
-        """Nothing to give back: a subscription holds no resources but its place."""
+        """A subscription holds nothing but its place. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._partition.subscribers -= 1
+
+
+class EndedSubscription:
+    """One that is accepted and ends at once (see :class:`liftbridge.broker.api.Subscription`)."""
+
+    def __init__(self, reason: LiftbridgeError) -> None:
+        self._reason = reason
+
+    async def read(self, max_bytes: int) -> bytes:
+        """Raises the reason."""
+        del max_bytes
+        raise self._reason
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -119,18 +119,6 @@ async def test_encryption_is_refused_until_it_exists(client: ApiClient, stream: 
         await client("CreateStream", name=stream, subject="secret", encryption=api.NullableBool(value=True))
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "PauseStream",
-        "SetStreamReadonly",
-    ],
-)
-async def test_calls_of_later_versions_say_so(client: ApiClient, method: str) -> None:
-    with fails_with(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not implemented yet"):
-        await client(method)
-
-
 async def test_retention_by_messages_keeps_whole_new_segments(client: ApiClient, stream: str) -> None:
     await client(
         "CreateStream",

@@ -10,6 +10,7 @@ from liftbridge.broker.forwarding import MAX_LANE_BYTES, Forwarder, ForwardLane
 from liftbridge.broker.targets import AckTarget, RemoteLeader, Target
 from liftbridge.errors import TransportClosed
 from liftbridge.interfaces.transport import Delivery
+from liftbridge.partition.partition import PartitionKey
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.forwarding import Answer, Chunk, RefusedMessage, decode_chunk, encode_answer
 from liftbridge.protocol.generated import api_pb2 as api
@@ -65,6 +66,7 @@ class World:
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
+        self.resumed: list[PartitionKey] = []
         self.wire, self.targets, self.outcomes = Wire(), Targets(), Outcomes()
         self.forwarder = Forwarder(
             self.wire,  # type: ignore[arg-type]
@@ -73,6 +75,7 @@ class World:
             namespace="n",
             server_id="a",
             incarnation="i",
+            resume=self.resumed.append,
         )
         self.rooms = 0
         self.lane: ForwardLane = self.forwarder.open_lane("s", 0, self._has_room)

@@ -127,6 +127,7 @@ class Server:
         self.storage = MemoryLogStorage()
         self.transport = MemoryTransport(network, name)
         self.running = False
+        self.woken: list[PartitionKey] = []
 
     async def start(self) -> None:
         clock = SystemClock()
@@ -143,7 +144,13 @@ class Server:
         )
         await self.exchange.start()
         self.partitions = PartitionManager(
-            self.storage, self.transport, clock, self.exchange, self.metadata, server_id=self.name
+            self.storage,
+            self.transport,
+            clock,
+            self.exchange,
+            self.metadata,
+            server_id=self.name,
+            wake=self.woken.append,
         )
         self.running = True
         await self.reconcile()
