@@ -107,7 +107,7 @@ class PartitionManager:
         servers: Servers,
         *,
         server_id: str,
-        wake: Callable[[PartitionKey], None],
+        wake: Callable[[PartitionKey], None] = lambda _key: None,
     ) -> None:
         self._storage = storage
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
