@@ -54,6 +54,7 @@ class Cleaner:
                 if local.assignment.compaction.enabled:
                     self._compactions.request(local)
         self._due_ns = due
+        self._compactions.forget_others(due.keys())
         next_ns = min(due.values(), default=now_ns + int(_LONGEST_SLEEP_S * 1e9))
         return min(_LONGEST_SLEEP_S, max(_SHORTEST_SLEEP_S, (next_ns - now_ns) / 1e9))
 

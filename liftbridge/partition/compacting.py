@@ -7,6 +7,7 @@ then sleeps for as long: publishers and subscribers feel it as little as a busy 
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 
 from liftbridge.clock import Clock
 from liftbridge.errors import LogClosed, LogDeleted, StorageError
@@ -37,6 +38,11 @@ class Compactions:
         self._waiting[local.assignment.key] = local
         self._requested.set()
 
+    def forget_others(self, keys: Collection[PartitionKey]) -> None:
+        """Only these partitions are left."""
+        for key in self._oldest_tombstone_ns.keys() - keys:
+            del self._oldest_tombstone_ns[key]
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
@@ -50,7 +56,6 @@ class Compactions:
         """One pass, if enough is new or tombstones are old enough; None otherwise. Logs what goes wrong."""
         key, settings, partition = local.assignment.key, local.assignment.compaction, local.partition
         if partition is None or not settings.enabled:
-            self._oldest_tombstone_ns.pop(key, None)
             return None
         if not partition.log.can_compact:
             logger.warning("%s: its log storage has no compaction, so every message stays", key)

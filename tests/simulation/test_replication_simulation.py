@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 from broken_replication import BROKEN, ELECTIONS, RESTLESS
+from compacted_simulation import CompactedWorld
 from replication_simulation import Violation, World
 
 SHORT_STEPS = 600
@@ -40,6 +41,20 @@ def test_nothing_committed_is_lost_and_all_replicas_agree_in_the_end(block: int)
 def test_nothing_committed_is_lost_in_longer_lives() -> None:
     for seed in range(50_000, 50_060):
         run(seed, LONG_STEPS)
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_replicas_that_compact_hold_the_last_of_each_key_and_agree_on_the_rest(block: int) -> None:
+    removed = 0
+    for seed in range(block * 60, (block + 1) * 60):
+        world = CompactedWorld(seed)
+        try:
+            world.run(SHORT_STEPS * 2)
+        except BaseException as error:
+            error.add_note(f"replay: CompactedWorld({seed}).run({SHORT_STEPS * 2})")
+            raise
+        removed += world.history.removed
+    assert removed > 500
 
 
 @pytest.mark.slow

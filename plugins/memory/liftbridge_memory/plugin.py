@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 @hookimpl
 def liftbridge_log_storage() -> Provider:
-    return Provider("memory", "record batches in memory: nothing survives the process", _create_log)
+    summary = "record batches in memory: nothing survives the process"
+    return Provider("memory", summary, _create_log, capabilities=frozenset({"compaction"}))
 
 
 @hookimpl

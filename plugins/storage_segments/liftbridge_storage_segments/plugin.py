@@ -31,7 +31,7 @@ def liftbridge_add_settings() -> list[Setting]:
 
 @hookimpl
 def liftbridge_log_storage() -> Provider:
-    return Provider("segments", "record batches in segment files", _create)
+    return Provider("segments", "record batches in segment files", _create, capabilities=frozenset({"compaction"}))
 
 
 @hookimpl
