@@ -16,6 +16,7 @@ Here lives what a client needs, and nothing of the server: of the rest of the pa
 """
 
 from liftbridge.client.client import Client
+from liftbridge.client.consumer import Consumer
 from liftbridge.client.failures import IncorrectOffset, PartitionPaused
 from liftbridge.client.metadata import Broker, ClusterMetadata, EventTimes, Group, Partition, Stream
 from liftbridge.client.partitioners import KeyPartitioner, Partitioner, RoundRobinPartitioner
@@ -31,6 +32,7 @@ __all__ = [
     "Broker",
     "Client",
     "ClusterMetadata",
+    "Consumer",
     "EventTimes",
     "Group",
     "IncorrectOffset",

@@ -100,10 +100,16 @@ class Brokers:
 
     # --- calls --------------------------------------------------------------------------------------------------------
 
-    async def call(self, method: str, request: Any, deadline: Deadline, *, address: str = "") -> Any:
-        """A unary call to the server at ``address``, or to any. Raises what :mod:`liftbridge.errors` has for it; a
+    async def call(
+        self, method: str, request: Any, deadline: Deadline, *, address: str = "", elsewhere: bool = True
+    ) -> Any:
+        """A unary call to the server at ``address``, or, if it is away or none is named and ``elsewhere`` isn't denied, to
+        any. Raises what :mod:`liftbridge.errors` has for it; a
         call that broke may have been carried out."""
-        address = await self.connected(deadline, first=address)
+        if elsewhere:
+            address = await self.connected(deadline, first=address)
+        elif not await self._connects(address, min(_CONNECT_S, deadline.remaining_s)):
+            raise Unavailable(f"{address} can't be reached")
         unary = self.channel(address).unary_unary(
             f"/proto.API/{method}",
             request_serializer=type(request).SerializeToString,
@@ -156,8 +162,13 @@ class Brokers:
                 await asyncio.sleep(_RETRY_S)
         return self._metadata.streams[name]
 
-    def address_of(self, server_id: str) -> str:
+    async def address_of(self, server_id: str, deadline: Deadline) -> str:
         """Raises Unavailable for a server that the cluster doesn't know, or that is away."""
+        if server_id not in self._metadata.brokers:
+            self._metadata = await self.fetch(api.FetchMetadataRequest(), deadline)
+        return self._known_address(server_id)
+
+    def _known_address(self, server_id: str) -> str:
         broker = self._metadata.brokers.get(server_id)
         if broker is None:
             raise Unavailable(f"server {server_id} is away")
@@ -170,12 +181,12 @@ class Brokers:
         leader = stream.partitions[partition].leader
         if not leader:
             raise Unavailable(f"nobody leads partition {partition} of stream {stream.name} now")
-        return self.address_of(leader)
+        return self._known_address(leader)
 
     def isr_addresses(self, stream: Stream, partition: int) -> list[str]:
         """Of the replicas in sync that are there."""
         self.leader_address(stream, partition)
-        return [self.address_of(one) for one in stream.partitions[partition].isr if one in self._metadata.brokers]
+        return [self._known_address(one) for one in stream.partitions[partition].isr if one in self._metadata.brokers]
 
 
 async def again(work: Callable[[], Awaitable[_Result]], deadline: Deadline, *causes: type[RequestError]) -> _Result:

@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from liftbridge.client.brokers import Brokers, Deadline
-from liftbridge.client.cursors import cursor_partition
+from liftbridge.client.consumer import Consumer
+from liftbridge.client.cursors import Cursors
 from liftbridge.client.metadata import ClusterMetadata, Partition, partition_from_proto
 from liftbridge.client.partitioners import KeyPartitioner, Partitioner
 from liftbridge.client.positions import StartAt, StopAt
@@ -19,7 +20,6 @@ from liftbridge.protocol.generated import api_pb2 as api
 
 #: For calls that name no time of their own.
 DEFAULT_TIMEOUT_S = 5.0
-_CURSORS = "__cursors"
 ANY_OFFSET = -1
 
 
@@ -42,6 +42,7 @@ class Client:
         if isinstance(addresses, str):
             raise InvalidRequest(f'addresses are a list: ["{addresses}"]')
         self._brokers = Brokers(addresses, tls=tls, call_metadata=call_metadata or {})
+        self._cursors = Cursors(self._brokers)
         self._timeout_s = timeout_s
         self._by_key = KeyPartitioner()
 
@@ -265,29 +266,40 @@ class Client:
             patience_s=patience_s,
         )
 
+    def consumer(
+        self,
+        group_id: str,
+        streams: Sequence[str],
+        *,
+        consumer_id: str = "",
+        start: StartAt | None = None,
+        checkpoint_interval_s: float | None = 5.0,
+    ) -> Consumer:
+        """A member of a consumer group; see :class:`Consumer`. ``start`` is where a partition begins that the group has no
+        cursor for, new messages unless it says otherwise. Without ``checkpoint_interval_s`` (None) only ``commit`` and
+        the end remember what was processed. The server needs cursors (``cursors.stream.partitions``)."""
+        return Consumer(
+            self._brokers,
+            group_id,
+            streams,
+            consumer_id=consumer_id,
+            start=start,
+            checkpoint_interval_s=checkpoint_interval_s,
+        )
+
     # --- cursors ------------------------------------------------------------------------------------------------------
 
     async def set_cursor(
         self, cursor_id: str, stream: str, partition: int, offset: int, *, timeout_s: float | None = None
     ) -> None:
         """Remembers an offset, durably and on every replica."""
-        request = api.SetCursorRequest(stream=stream, partition=partition, cursorId=cursor_id, offset=offset)
-        await self._call_cursors("SetCursor", request, timeout_s)
+        await self._cursors.set(cursor_id, stream, partition, offset, self._deadline(timeout_s))
 
     async def fetch_cursor(
         self, cursor_id: str, stream: str, partition: int, *, timeout_s: float | None = None
     ) -> int | None:
         """The offset that was set last; None when none was."""
-        request = api.FetchCursorRequest(stream=stream, partition=partition, cursorId=cursor_id)
-        response = await self._call_cursors("FetchCursor", request, timeout_s)
-        return None if response.offset == -1 else int(response.offset)
-
-    async def _call_cursors(self, method: str, request: Any, timeout_s: float | None) -> Any:
-        def partition(count: int) -> int:
-            return cursor_partition(request.cursorId, request.stream, request.partition, count)
-
-        deadline = self._deadline(timeout_s)
-        return await self._brokers.call_leader(method, request, deadline, stream=_CURSORS, partition=partition)
+        return await self._cursors.fetch(cursor_id, stream, partition, self._deadline(timeout_s))
 
     # --- metadata -----------------------------------------------------------------------------------------------------
 

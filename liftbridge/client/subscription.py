@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,7 +56,7 @@ class Subscription:
         read_isr_replica: bool = False,
         resume: bool = False,
         patience_s: float = 30.0,
-        place: GroupPlace | None = None,
+        place: Callable[[], GroupPlace] | None = None,
     ) -> None:
         self._brokers = brokers
         self._stream = stream
@@ -200,7 +201,7 @@ class Subscription:
             reverse=self._reverse,
         )
         if self._place is not None:
-            place = self._place
+            place = self._place()
             request.consumer.CopyFrom(
                 api.Consumer(groupId=place.group_id, groupEpoch=place.epoch, consumerId=place.consumer_id)
             )

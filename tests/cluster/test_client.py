@@ -1,11 +1,13 @@
 """The client library against a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from uuid import uuid4
 
+import nats
 import pytest
+from api_client import ApiClient
 from broker_process import BrokerProcess
 
 from liftbridge.client import (
@@ -19,7 +21,9 @@ from liftbridge.client import (
     StopAt,
     Subscription,
 )
-from liftbridge.errors import AlreadyExists, NotFound, Unavailable
+from liftbridge.client.blocking import BlockingClient
+from liftbridge.client.nats_messages import parse_ack, publish_message
+from liftbridge.errors import AlreadyExists, NotFound, ProtocolError, Unavailable
 
 
 @pytest.fixture
@@ -193,3 +197,114 @@ async def _publish(publisher: Publisher, value: bytes) -> None:
             return
         except Unavailable:
             continue
+
+
+@pytest.fixture(scope="module")
+def with_cursors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """Groups are impatient, so that a test needn't wait."""
+    settings = ("cursors.stream.partitions=1", "groups.consumer.timeout=1s")
+    arguments = [argument for one in settings for argument in ("--set", one)]
+    process = BrokerProcess(tmp_path_factory.mktemp("cursors") / "data", *arguments)
+    process.start()
+    yield process
+    process.stop()
+
+
+async def test_cursors_are_remembered(with_cursors: BrokerProcess) -> None:
+    async with Client([with_cursors.address]) as client:
+        assert await client.fetch_cursor("mine", "s", 0) is None
+        await client.set_cursor("mine", "s", 0, 7)
+        assert await client.fetch_cursor("mine", "s", 0) == 7
+
+
+async def test_members_of_a_group_share_partitions_and_go_on_behind_what_was_processed(
+    with_cursors: BrokerProcess,
+) -> None:
+    async with Client([with_cursors.address]) as client:
+        await client.create_stream("shared", "shared", partitions=4)
+        seen: list[tuple[str, int, int]] = []
+
+        async def consume(name: str) -> None:
+            options = {"consumer_id": name, "start": StartAt.earliest(), "checkpoint_interval_s": 0.1}
+            async with client.consumer("g", ["shared"], **options) as consumer:  # type: ignore[arg-type]
+                async for message in consumer:
+                    seen.append((name, message.partition, message.offset))
+
+        async def publish(count: int) -> None:
+            async with client.publisher("shared", partitioner=RoundRobinPartitioner()) as publisher:
+                for _ in range(count):
+                    await publisher.publish(b"x")
+
+        async def until_seen(count: int) -> None:
+            async with asyncio.timeout(20):
+                while len({(partition, offset) for _, partition, offset in seen}) < count:
+                    await asyncio.sleep(0.02)
+
+        first = asyncio.create_task(consume("first"))
+        await publish(40)
+        await until_seen(40)
+        second = asyncio.create_task(consume("second"))
+        async with asyncio.timeout(20):
+            while not any(name == "second" for name, *_ in seen):
+                await publish(4)
+                await asyncio.sleep(0.1)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        before = len({(partition, offset) for _, partition, offset in seen})
+        await publish(40)
+        await until_seen(before + 40)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        for number in range(4):
+            offsets = {offset for _, partition, offset in seen if partition == number}
+            assert offsets == set(range(max(offsets) + 1)), "none is skipped"
+
+
+async def test_a_member_that_was_given_up_joins_again(with_cursors: BrokerProcess) -> None:
+    async with Client([with_cursors.address]) as client:
+        await client.create_stream("again", "again")
+        async with client.consumer("h", ["again"], consumer_id="m", start=StartAt.earliest()) as consumer:
+            await client.publish("again", b"1")
+            assert (await asyncio.wait_for(anext(consumer), 10)).value == b"1"
+            async with ApiClient(with_cursors.address) as raw:
+                await raw("LeaveConsumerGroup", groupId="h", consumerId="m")
+            await client.publish("again", b"2")
+            values = set()
+            async with asyncio.timeout(20):
+                while b"2" not in values:
+                    values.add((await anext(consumer)).value)
+
+
+def test_the_blocking_client_does_the_same(broker: BrokerProcess) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    with BlockingClient([broker.address]) as client:
+        client.create_stream(name, name)
+        ack = client.publish(name, b"0")
+        assert ack is not None
+        assert ack.offset == 0
+        acks = client.publish_all(name, [b"1", b"2"])
+        assert [ack.offset for ack in acks if ack is not None] == [1, 2]
+        read = client.subscribe(name, start=StartAt.earliest(), stop=StopAt.latest())
+        assert [message.value for message in read] == [b"0", b"1", b"2"]
+        assert client.fetch_partition_metadata(name).newest_offset == 2
+        with pytest.raises(NotFound):
+            client.delete_stream("absent")
+
+
+async def test_envelopes_by_plain_nats(broker: BrokerProcess) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    connection = await nats.connect(broker.nats_url)
+    try:
+        async with Client([broker.address]) as client:
+            await client.create_stream(name, name)
+            inbox = connection.new_inbox()
+            acks = await connection.subscribe(inbox)
+            await connection.publish(name, publish_message(b"v", key=b"k", ack_inbox=inbox, correlation_id="c"))
+            ack = parse_ack((await acks.next_msg(5)).data)
+            assert (ack.offset, ack.correlation_id) == (0, "c")
+            message = await anext(client.subscribe(name, start=StartAt.earliest()))
+            assert (message.key, message.value) == (b"k", b"v")
+    finally:
+        await connection.close()
+    with pytest.raises(ProtocolError):
+        parse_ack(b"nonsense")
