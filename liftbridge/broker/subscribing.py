@@ -58,10 +58,26 @@ class Subscribing:
             raise Unavailable(
                 "the partition doesn't know yet how much of it is committed: a replica is missing, try again"
             )
+        if request.startPosition == api.StartPosition.OFFSET and request.startOffset > partition.high_watermark:
+            await self._look_for_end(request.startOffset, local)
         read_range = resolve_range(partition, request)
         if consumer.groupId:
             return self.groups.open(local, read_range, consumer)
         return PartitionSubscription(partition, read_range)
+
+    async def _look_for_end(self, offset: int, local: LocalPartition) -> None:
+        """An offset beyond what is committed here may be in the future, and then the subscription begins at the end. More
+        likely its client has read up to it elsewhere: from a leader, while this follower hears late what is committed, or
+        from a later leader that this one doesn't know of. To begin at the end here would give it again what it has."""
+        leader = local.leader
+        if leader is None:
+            if not await local.wait_committed(offset, _SETTLE_TIMEOUT_S):
+                raise Unavailable(f"this replica knows of nothing committed up to offset {offset}: ask the leader")
+            return
+        await self.groups.catch_up()
+        known = self.state.partition(*local.assignment.key.log_id)
+        if local.leader is not leader or known is None or known.leader_epoch != leader.leader_epoch:
+            raise FailedPrecondition("Server not partition leader")
 
     def _check_leader(self, stream: StreamState, request: api.SubscribeRequest) -> None:
         state = stream.partitions[request.partition]

@@ -4,7 +4,8 @@
 file                      holds
 ========================= ==============================================================================
 ``server.json``           server ID, namespace, and the cluster it belongs to ("" before it is in one)
-``running.json``          exists from a start to a clean stop; says in which boot of the machine that was
+``running.json``          exists from a start to a clean stop; says in which boot of the machine that was, once the
+                          cluster knows of the start
 ========================= ==============================================================================
 """
 
@@ -19,6 +20,7 @@ from liftbridge.errors import ConfigError, StorageError
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
+_RUNNING = "running.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -78,21 +80,39 @@ def save_identity(data_dir: Path, identity: Identity) -> None:
 def begin_run(data_dir: Path) -> bool:
     """Notes that the server runs. True after an unclean stop that can have cost data: the machine went down meanwhile.
 
-    When only the process was killed, everything it had written is in the page cache or on the disk.
+    When only the process was killed, everything it had written is in the page cache or on the disk. What an unclean stop
+    left stays noted until :func:`note_registered`: a process that is killed before the cluster knows of it must not make
+    the next start look clean.
     """
-    path = data_dir / "running.json"
+    before = _noted_boot(data_dir)
     boot = _boot_id()
-    try:
-        before = json.loads(path.read_text())["boot_id"] if path.exists() else None
-    except (OSError, ValueError, KeyError):
-        before = ""  # torn by the crash that we are asking about
-    _write(path, {"boot_id": boot})
-    return before is not None and (before != boot or not boot)
+    unclean = before is not None and (before != boot or not boot)
+    if not unclean:
+        _note_boot(data_dir, boot)
+    return unclean
+
+
+def note_registered(data_dir: Path) -> None:
+    """The cluster knows of this start, and how the one before it ended."""
+    _note_boot(data_dir, _boot_id())
 
 
 def end_run(data_dir: Path) -> None:
     """Notes a clean stop: every log is closed and on the disk."""
-    (data_dir / "running.json").unlink(missing_ok=True)
+    (data_dir / _RUNNING).unlink(missing_ok=True)
+
+
+def _noted_boot(data_dir: Path) -> str | None:
+    """The boot in which a server that didn't stop cleanly last ran; "" if nobody can say, None after a clean stop."""
+    path = data_dir / _RUNNING
+    try:
+        return str(json.loads(path.read_text())["boot_id"]) if path.exists() else None
+    except (OSError, ValueError, KeyError):
+        return ""  # torn by the crash that we are asking about
+
+
+def _note_boot(data_dir: Path, boot: str) -> None:
+    _write(data_dir / _RUNNING, {"boot_id": boot})
 
 
 def _boot_id() -> str:

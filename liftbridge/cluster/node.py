@@ -15,7 +15,7 @@ from liftbridge.cluster.control import ControlSettings
 from liftbridge.cluster.controller import ClusterController
 from liftbridge.cluster.forming import Bootstrap, find_membership
 from liftbridge.cluster.heartbeats import Heartbeats
-from liftbridge.cluster.identity import Identity, begin_run, end_run, save_identity
+from liftbridge.cluster.identity import Identity, begin_run, end_run, note_registered, save_identity
 from liftbridge.cluster.operations import burden
 from liftbridge.cluster.presence import Presence
 from liftbridge.errors import (
@@ -184,6 +184,7 @@ class ClusterNode:
                 break
             except DeadlineExceeded as error:
                 logger.warning("Waiting for a metadata leader: %s", error)
+        note_registered(self._data_dir)
         self._registered = True
         self._look()
         self._heartbeats = self._make_heartbeats()

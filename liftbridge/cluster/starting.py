@@ -57,7 +57,7 @@ class StartedLeaders:
         try:
             async with asyncio.timeout(timeout_s):
                 while waiting := [
-                    one for one in self._leaders(stream_id) if not await self._has_started(one, stream_id)
+                    one for one in sorted(self._leaders(stream_id)) if not await self._has_started(one, stream_id)
                 ]:
                     logger.debug("stream %d: %s don't lead yet", stream_id, ", ".join(waiting))
         except TimeoutError:

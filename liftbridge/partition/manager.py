@@ -82,6 +82,18 @@ class LocalPartition:
                 return False
         return role.settled and self.role is role
 
+    async def wait_committed(self, offset: int, timeout_s: float) -> bool:
+        """Returns True once everything below ``offset`` is known to be committed; False when the time is over or the
+        role ended."""
+        role, partition = self.role, self.partition
+        if role is None or partition is None:
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while partition.high_watermark < offset and self.role is role and partition.end_reason is None:
+                    await partition.wait_for_change()
+        return partition.high_watermark >= offset and self.role is role
+
     @property
     def high_watermark(self) -> int:
         return self.partition.high_watermark if self.partition else 0

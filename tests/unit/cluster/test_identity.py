@@ -7,7 +7,7 @@ import pytest
 
 from liftbridge.cluster import identity
 from liftbridge.cluster.forming import Bootstrap
-from liftbridge.cluster.identity import Identity, begin_run, end_run, load_identity, save_identity
+from liftbridge.cluster.identity import Identity, begin_run, end_run, load_identity, note_registered, save_identity
 from liftbridge.errors import ConfigError, StorageError
 
 
@@ -70,10 +70,14 @@ def test_a_killed_process_lost_nothing_as_long_as_the_machine_ran_on(tmp_path: P
     assert begin_run(tmp_path) is False
 
 
-def test_a_machine_that_went_down_meanwhile_makes_the_restart_unclean_once(tmp_path: Path, boot: Path) -> None:
+def test_a_machine_that_went_down_meanwhile_makes_starts_unclean_until_the_cluster_knows(
+    tmp_path: Path, boot: Path
+) -> None:
     begin_run(tmp_path)
     boot.write_text("second")
     assert begin_run(tmp_path) is True
+    assert begin_run(tmp_path) is True, "the start before was killed before it was registered"
+    note_registered(tmp_path)
     assert begin_run(tmp_path) is False
 
 
