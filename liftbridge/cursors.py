@@ -150,22 +150,16 @@ class Cursors:
     async def set(self, cursor: Cursor, offset: int) -> None:
         """Returns once all replicas in sync hold it. Raises a RequestError when it isn't stored, and Unavailable when
         nobody knows. May take until the replicas answer."""
-        number, _, leader = await self._find_leader(cursor)
         fields = cursor.record_fields(offset)
-        outcome = Outcome()
-        leader.submit(
-            PendingRun(
-                items=(fields,),
-                item_bytes=len(fields),
-                subject=leader.partition.subject,
-                ack_policy=ACK_ALL,
-                acks=outcome,
-                correlation_ids=(b"",),
-            )
-        )
-        refusal = await outcome.future
-        if refusal is not None:
-            raise _error_of(refusal, number)
+        while True:
+            number, local, leader = await self._find_leader(cursor)
+            if local.handing_over:
+                raise _not_leader(number)
+            refusal = await _append(leader, fields)
+            if refusal is None:
+                return
+            if refusal.kind is not RefusalKind.NOT_LEADER or local.leader is leader:
+                raise _error_of(refusal, number)
 
     async def fetch(self, cursor: Cursor) -> int:
         """The offset that was set last, ``UNKNOWN`` if none was: never older than what was acked before the call, by
@@ -262,6 +256,21 @@ class Cursors:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+
+async def _append(leader: PartitionLeader, fields: bytes) -> Refusal | None:
+    outcome = Outcome()
+    leader.submit(
+        PendingRun(
+            items=(fields,),
+            item_bytes=len(fields),
+            subject=leader.partition.subject,
+            ack_policy=ACK_ALL,
+            acks=outcome,
+            correlation_ids=(b"",),
+        )
+    )
+    return await outcome.future
 
 
 def _not_leader(number: int) -> FailedPrecondition:
