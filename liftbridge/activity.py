@@ -55,7 +55,7 @@ class ActivitySettings:
 
 class ActivityPublisher:
     """Publishes while this server leads the activity stream. ``forget`` tells the metadata group up to which index the
-    events are published; it may fail, and is called again. ``resume`` returns once a partition isn't paused any more."""
+    events are published; it may fail, and is called again."""
 
     def __init__(
         self,
@@ -64,40 +64,17 @@ class ActivityPublisher:
         settings: ActivitySettings,
         *,
         forget: Callable[[int, float], Awaitable[None]],
-        resume: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._state = state
         self._partitions = partitions
         self._settings = settings
         self._forget = forget
-        self._resume = resume
         self._changed = asyncio.Event()
-        self._paused = asyncio.Event()
         self._lost = 0
         state.subscribe(self._changed.set)
-        state.subscribe(self._paused.set)
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as parts:
-            parts.create_task(self._keep_awake())
-            parts.create_task(self._publish_while_leading())
-
-    async def _keep_awake(self) -> None:
-        """Somebody may pause the stream: as with every other, the next message resumes it."""
-        while True:
-            self._paused.clear()
-            stream = self._state.streams.get(ACTIVITY_STREAM)
-            if stream is not None and stream.partitions[0].paused and len(self._state.activity):
-                try:
-                    await self._resume(ACTIVITY_STREAM, 0)
-                except LiftbridgeError as error:
-                    logger.warning("%s stays paused for now: %s", ACTIVITY_STREAM, error)
-                    await asyncio.sleep(self._settings.first_backoff_s)
-                    continue
-            await self._paused.wait()
-
-    async def _publish_while_leading(self) -> None:
         while True:
             local = await self._partitions.wait_leading(ACTIVITY_STREAM, 0)
             if not await local.wait_settled(_SETTLE_TIMEOUT_S):

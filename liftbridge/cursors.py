@@ -121,8 +121,8 @@ class _Reading:
 class Cursors:
     """Sets and fetches cursors on the server that leads their partition. All methods run on the event loop.
 
-    ``catch_up`` returns once this server knows the metadata that was committed before the call, ``resume`` once a partition
-    isn't paused any more. ``expected``: the settings ask for cursors, so a stream that isn't there yet soon will be.
+    ``catch_up`` returns once this server knows the metadata that was committed before the call. ``expected``: the settings
+    ask for cursors, so a stream that isn't there yet soon will be.
     """
 
     def __init__(
@@ -132,15 +132,12 @@ class Cursors:
         *,
         server_id: str,
         catch_up: Callable[[], Awaitable[None]],
-        resume: Callable[[str, int], Awaitable[None]],
         expected: bool,
     ) -> None:
         self._state = state
         self._partitions = partitions
         self._server_id = server_id
         self._catch_up = catch_up
-        self._resume_partition = resume
-        self._resuming = asyncio.Lock()
         self._expected = expected
         #: By leader, which is another object in each leader epoch: what was read in an earlier one doesn't count.
         self._readings: WeakKeyDictionary[PartitionLeader, _Reading] = WeakKeyDictionary()
@@ -210,20 +207,11 @@ class Cursors:
             raise InternalError(f"cursors partition {number} is offline: {local.damage}")
         if stream.partitions[number].leader != self._server_id:
             raise _not_leader(number)
-        if stream.partitions[number].paused:
-            await self._resume(number)
         if local is None or local.leader is None:
             local = await self._wait_leading(number)
         if local is None or local.leader is None:
             raise _not_leader(number)
         return number, local, local.leader
-
-    async def _resume(self, number: int) -> None:
-        """Whoever is first does it for all."""
-        async with self._resuming:
-            stream = self._state.streams.get(CURSORS_STREAM)
-            if stream is not None and stream.partitions[number].paused:
-                await self._resume_partition(CURSORS_STREAM, number)
 
     async def _wait_leading(self, number: int) -> LocalPartition | None:
         """This server is to lead the partition, and is about to; or it isn't the leader any more by now."""
@@ -280,8 +268,6 @@ def _not_leader(number: int) -> FailedPrecondition:
 def _error_of(refusal: Refusal, number: int) -> RequestError:
     if refusal.kind is RefusalKind.NOT_LEADER:
         return _not_leader(number)
-    if refusal.kind is RefusalKind.READONLY:
-        return FailedPrecondition(refusal.message)
     if refusal.kind in (RefusalKind.TOO_FEW_REPLICAS, RefusalKind.OUTCOME_UNKNOWN):
         return Unavailable(refusal.message)
     return InternalError(refusal.message)

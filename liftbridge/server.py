@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,6 @@ from liftbridge.version import version
 logger = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
-_RESUME_S = 5.0
 _STOP_GRACE_S = 5.0
 _GARBAGE_THRESHOLD = 20_000
 
@@ -315,7 +313,6 @@ class Server:
             partitions,
             server_id=self.server_id,
             catch_up=controller.catch_up,
-            resume=_resuming(controller),
             expected=bool(self._settings["cursors.stream.partitions"]),
         )
 
@@ -327,7 +324,6 @@ class Server:
             partitions,
             activity_settings(self._settings),
             forget=controller.activity_published,
-            resume=_resuming(controller),
         )
 
     def _make_coordinator(self, node: ClusterNode, controller: MetadataController) -> GroupCoordinator:
@@ -463,13 +459,6 @@ class Server:
         logger.info("Default Retention Policy:  %s", describe_retention(settings))
         auto_pause = settings["streams.auto.pause.time"]
         logger.info("Default Partition Pausing: %s", describe_duration(auto_pause) if auto_pause else "disabled")
-
-
-def _resuming(controller: MetadataController) -> Callable[[str, int], Awaitable[None]]:
-    async def resume(stream: str, partition: int) -> None:
-        await controller.resume(stream, (partition,), timeout_s=_RESUME_S)
-
-    return resume
 
 
 def _log_crash(task: "asyncio.Task[None]") -> None:

@@ -18,9 +18,6 @@ from liftbridge.partition.replication.serving import ServingLimits
 #: Cursors are read anew when their leader changes, and what compaction can't reach yet is this much at most.
 _CURSORS_SEGMENT_BYTES = 16 * 1024 * 1024
 
-#: Pausing it is an event, which it would have to be resumed for.
-_ACTIVITY_CONFIG = StreamConfig(auto_pause_time_ms=0)
-
 
 def exchange_limits(settings: Mapping[str, Any]) -> ExchangeLimits:
     """When replicas and leaders are given up. A server that says nothing is given up sooner than one that is slow."""
@@ -80,7 +77,7 @@ def internal_streams(settings: Mapping[str, Any]) -> tuple[InternalStream, ...]:
     namespace = settings["clustering.namespace"]
     streams = []
     if settings["activity.stream.enabled"]:
-        streams.append(InternalStream(ACTIVITY_STREAM, f"{namespace}.activity", 1, ALL_SERVERS, _ACTIVITY_CONFIG))
+        streams.append(InternalStream(ACTIVITY_STREAM, f"{namespace}.activity", 1, ALL_SERVERS))
     if settings["cursors.stream.partitions"]:
         config = StreamConfig(
             retention_max_bytes=0,
@@ -88,8 +85,6 @@ def internal_streams(settings: Mapping[str, Any]) -> tuple[InternalStream, ...]:
             retention_max_age_ms=0,
             segment_max_bytes=min(_CURSORS_SEGMENT_BYTES, settings["streams.segment.max.bytes"]),
             compact_enabled=True,
-            auto_pause_time_ms=int(settings["cursors.stream.auto.pause.time"] * 1000),
-            auto_pause_disable_if_subscribers=True,
         )
         streams.append(
             InternalStream(

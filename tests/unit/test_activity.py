@@ -12,7 +12,7 @@ from liftbridge.activity import ActivityPublisher, ActivitySettings, last_event_
 from liftbridge.clock import SystemClock
 from liftbridge.errors import DiskFull, Unavailable
 from liftbridge.interfaces.log import LogSettings
-from liftbridge.metadata.commands import ActivityPublished, PausePartitions, ResumePartitions
+from liftbridge.metadata.commands import ActivityPublished
 from liftbridge.metadata.known_servers import KnownServers
 from liftbridge.metadata.model import ACTIVITY_STREAM
 from liftbridge.partition.assignment import Assignment, RetentionSettings
@@ -96,10 +96,6 @@ class Broker:
         self.states.apply(ActivityPublished(up_to_index))
         self.forgotten.append(up_to_index)
 
-    async def resume(self, stream: str, number: int) -> None:
-        self.states.apply(ResumePartitions(stream, (number,), 0))
-        await self.lead()
-
     def create(self, count: int) -> list[int]:
         return [self.states.create(f"s{self.states.state.applied_index}", "a") for _ in range(count)]
 
@@ -149,9 +145,7 @@ async def broker() -> AsyncIterator[Broker]:
 
 @contextlib.asynccontextmanager
 async def publishing(broker: Broker, settings: ActivitySettings = QUICK) -> AsyncIterator[None]:
-    publisher = ActivityPublisher(
-        broker.states.state, broker.partitions, settings, forget=broker.forget, resume=broker.resume
-    )
+    publisher = ActivityPublisher(broker.states.state, broker.partitions, settings, forget=broker.forget)
     task = asyncio.create_task(publisher.run())
     yield
     assert not task.done(), task
@@ -228,14 +222,3 @@ async def test_what_is_no_event_or_not_committed_yet_says_nothing_about_the_last
     for value in (b"", b"\xff\xff", b"text", api.ActivityStreamEvent(id=101).SerializeToString()):
         await broker.publish(value)
     assert last_event_id(broker.partition, 100) == 7
-
-
-async def test_a_pause_of_the_stream_is_an_event_too_and_resumes_it(broker: Broker) -> None:
-    await broker.lead()
-    async with publishing(broker):
-        await broker.until(lambda: broker.ids() == [broker.stream_id])
-        broker.states.apply(PausePartitions(ACTIVITY_STREAM, (), False, 0))
-        await broker.lead(leads=False)
-        await broker.until(lambda: len(broker.ids()) == 3)
-    events = [api.ActivityStreamEvent.FromString(one) for one in broker.values()[1:]]
-    assert [event.op for event in events] == [api.PAUSE_STREAM, api.RESUME_STREAM]
