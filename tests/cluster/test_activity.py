@@ -57,6 +57,44 @@ async def test_events_tell_what_happened_beginning_with_the_stream_itself(activi
         activity_broker.kill()
 
 
+async def test_every_kind_of_event_is_told(activity_broker: BrokerProcess) -> None:
+    activity_broker.start()
+    try:
+        async with ApiClient(activity_broker.address) as client:
+            await client("CreateStream", name="s", subject="s", partitions=2)
+            await client("PauseStream", name="s", partitions=[1], resumeAll=True)
+            await client("Publish", stream="s", partition=1, value=b"x")
+            await client("SetStreamReadonly", name="s", readonly=True)
+            await client("JoinConsumerGroup", groupId="g", consumerId="c", streams=["s"])
+            await client("LeaveConsumerGroup", groupId="g", consumerId="c")
+            events = await read_events(client, 7)
+        assert_increasing(events)
+        for event in events:
+            event.id = 0
+        assert events[2:] == [
+            api.ActivityStreamEvent(
+                op=api.PAUSE_STREAM, pauseStreamOp=api.PauseStreamOp(stream="s", partitions=[1], resumeAll=True)
+            ),
+            api.ActivityStreamEvent(
+                op=api.RESUME_STREAM, resumeStreamOp=api.ResumeStreamOp(stream="s", partitions=[1])
+            ),
+            api.ActivityStreamEvent(
+                op=api.SET_STREAM_READONLY,
+                setStreamReadonlyOp=api.SetStreamReadonlyOp(stream="s", partitions=[0, 1], readonly=True),
+            ),
+            api.ActivityStreamEvent(
+                op=api.JOIN_CONSUMER_GROUP,
+                joinConsumerGroupOp=api.JoinConsumerGroupOp(groupId="g", consumerId="c", streams=["s"]),
+            ),
+            api.ActivityStreamEvent(
+                op=api.LEAVE_CONSUMER_GROUP,
+                leaveConsumerGroupOp=api.LeaveConsumerGroupOp(groupId="g", consumerId="c"),
+            ),
+        ]
+    finally:
+        activity_broker.kill()
+
+
 @pytest.mark.parametrize("policy", ["none", "leader", "all"])
 async def test_kills_and_restarts_neither_lose_nor_repeat_an_event(activity_broker: BrokerProcess, policy: str) -> None:
     activity_broker.arguments += ["--set", f"activity.stream.publish.ack.policy={policy}"]

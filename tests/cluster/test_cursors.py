@@ -1,5 +1,6 @@
 """Cursors on real brokers: what was acked is what is read, after restarts, kills, failovers and compaction."""
 
+import asyncio
 from binascii import crc32
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,3 +135,33 @@ async def test_whoever_reaches_nats_cannot_forge_a_cursor(cursor_broker: BrokerP
             startPosition=api.StartPosition.EARLIEST,
         )
         assert b"forged" not in {message.value for message in messages}
+
+
+async def test_cursors_are_right_after_compaction_with_nothing_remembered(tmp_path: Path) -> None:
+    settings = ("streams.segment.max.bytes=2KiB", "streams.cleaner.interval=100ms", "cursors.stream.partitions=1")
+    broker = BrokerProcess(tmp_path / "data", *(word for one in settings for word in ("--set", one)))
+    broker.start()
+    names, rounds = [f"c{number}" for number in range(20)], 30
+    try:
+        async with ApiClient(broker.address) as client:
+            await set_cursor(client, "old", -5)  # never again, and soon compacted around
+            for offset in range(rounds):
+                await asyncio.gather(*(set_cursor(client, name, offset) for name in names))
+
+            async def kept() -> int:
+                start, stop = api.StartPosition.EARLIEST, api.StopPosition.STOP_LATEST
+                return len(await client.messages(stream="__cursors", startPosition=start, stopPosition=stop))
+
+            async with asyncio.timeout(20):
+                while await kept() > len(names) * rounds // 4:
+                    await asyncio.sleep(0.05)
+        for end in ("stop", "kill"):
+            getattr(broker, end)()
+            broker.start()
+            async with ApiClient(broker.address) as client:
+                assert [await fetch_cursor(client, name) for name in names] == [rounds - 1] * len(names)
+                assert await fetch_cursor(client, "old") == -5
+                await set_cursor(client, "new", 1)
+                assert await fetch_cursor(client, "new") == 1
+    finally:
+        broker.kill()
