@@ -370,7 +370,7 @@ class Server:
             ClusterMetadataHandlers(self._state, partitions),
             CursorHandlers(cursors),
             group_handlers,
-            PauseHandlers(controller, self._clock),
+            PauseHandlers(controller, self._state, started, self._clock),
             Subscribing(self._state, partitions, group_access, resumer, self.server_id),
         )
 
@@ -401,7 +401,7 @@ class Server:
 
     async def _reconcile(self, assignments: LocalAssignments, partitions: PartitionManager) -> None:
         self._changed.clear()
-        await partitions.reconcile(assignments.current())
+        await partitions.reconcile(assignments.current(), self._state.applied_index)
 
     def _run_in_background(self, work: Any) -> None:
         task = asyncio.create_task(work)

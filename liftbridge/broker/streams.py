@@ -23,25 +23,23 @@ from liftbridge.protocol.generated import api_pb2 as api
 _START_TIMEOUT_S = 5.0
 
 
-class Starting(Protocol):
-    """Waits for roles."""
+class Leaders(Protocol):
+    """Waits for the leaders of streams."""
 
-    async def wait_started(self, stream_id: int, timeout_s: float) -> None: ...
+    async def wait_until_done(self, stream_id: int, index: int, timeout_s: float) -> None: ...
 
 
 class StreamHandlers:
     """The control calls that change streams."""
 
-    def __init__(
-        self, controller: MetadataController, partitions: Starting, router: SubjectRouter, clock: Clock
-    ) -> None:
+    def __init__(self, controller: MetadataController, leaders: Leaders, router: SubjectRouter, clock: Clock) -> None:
         self._controller = controller
-        self._partitions = partitions
+        self._leaders = leaders
         self._router = router
         self._clock = clock
 
     async def create_stream(self, request: api.CreateStreamRequest, call: CallContext) -> api.CreateStreamResponse:
-        """Answers once the stream is committed and its local partitions run."""
+        """Answers once the stream is committed and its leaders run."""
         if not request.name:
             raise InvalidRequest("Name cannot be empty")
         check_subject(request.subject, self._router)
@@ -58,7 +56,7 @@ class StreamHandlers:
             replication_factor=replication_factor(request, len(self._controller.servers())),
             timeout_s=remaining_s(call, self._clock),
         )
-        await self._partitions.wait_started(stream.stream_id, _START_TIMEOUT_S)
+        await self._leaders.wait_until_done(stream.stream_id, stream.stream_id, _START_TIMEOUT_S)
         return api.CreateStreamResponse()
 
     async def delete_stream(self, request: api.DeleteStreamRequest, call: CallContext) -> api.DeleteStreamResponse:

@@ -142,10 +142,11 @@ class MetadataController:
         """Deletes a stream and its data. A server that lags may not know the stream yet: so it is asked for, always."""
         await self._propose(DeleteStream(name), timeout_s)
 
-    async def pause(self, stream: str, partitions: Sequence[int], *, resume_all: bool, timeout_s: float) -> None:
-        """Pauses partitions of the stream, all of them when none is named."""
+    async def pause(self, stream: str, partitions: Sequence[int], *, resume_all: bool, timeout_s: float) -> int:
+        """Pauses partitions of the stream, all of them when none is named. Returns the index of the change, 0 if
+        all was so before."""
         command = PausePartitions(stream, tuple(partitions), resume_all, self._clock.time_ns())
-        await self._propose(command, timeout_s)
+        return _index_of_change(await self._propose(command, timeout_s))
 
     async def pause_idle(self, stream: str, leader_epochs: Mapping[int, int], timeout_s: float = 5.0) -> None:
         """Pauses partitions that have these leader epochs still."""
@@ -158,9 +159,11 @@ class MetadataController:
         """Resumes partitions of the stream, all of them if the latest pause said so. No matter if they aren't paused."""
         await self._propose(ResumePartitions(stream, tuple(partitions), self._clock.time_ns()), timeout_s)
 
-    async def set_readonly(self, stream: str, partitions: Sequence[int], readonly: bool, *, timeout_s: float) -> None:
-        """Closes partitions of the stream to publishers, all of them when none is named, or opens them again."""
-        await self._propose(SetReadonly(stream, tuple(partitions), readonly, self._clock.time_ns()), timeout_s)
+    async def set_readonly(self, stream: str, partitions: Sequence[int], readonly: bool, *, timeout_s: float) -> int:
+        """Closes partitions of the stream to publishers, all of them when none is named, or opens them again. Returns the
+        index of the change, 0 if all was so before."""
+        command = SetReadonly(stream, tuple(partitions), readonly, self._clock.time_ns())
+        return _index_of_change(await self._propose(command, timeout_s))
 
     async def activity_published(self, up_to_index: int, timeout_s: float) -> None:
         """The activity stream has every event up to this index, so nobody need remember them."""
@@ -257,3 +260,7 @@ class MetadataController:
         if isinstance(outcome, Refused):
             raise _ERRORS[outcome.reason](outcome.message)
         return outcome
+
+
+def _index_of_change(applied: Applied) -> int:
+    return 0 if applied.accepted == (False,) else applied.index

@@ -126,6 +126,7 @@ class PartitionManager:
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
         self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id, wake)
         self._changed = asyncio.Condition()
+        self._reconciled_index = 0
         self._on_reconciled: list[Callable[[], None]] = []
         #: Set when partitions came or went, or got other settings; whoever waits for it clears it.
         self.roles_changed = asyncio.Event()
@@ -144,19 +145,14 @@ class PartitionManager:
         """Calls back after each reconcile; the callback only takes note."""
         self._on_reconciled.append(callback)
 
-    async def wait_started(self, stream_id: int, timeout_s: float) -> None:
-        """Returns once every partition of the stream that this server leads is up (or known to be damaged), or the time
-        is over."""
-
-        def started() -> bool:
-            mine = [local for local in self if local.assignment.key.stream_id == stream_id and local.assignment.leads]
-            return bool(mine) and all(local.is_leader or local.damage or local.assignment.paused for local in mine)
-
+    async def wait_reconciled(self, index: int, timeout_s: float) -> None:
+        """Returns once what runs is what metadata said at this index, or the time is over."""
         async with self._changed:
             try:
-                await asyncio.wait_for(self._changed.wait_for(started), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait_for(lambda: self._reconciled_index >= index)
             except TimeoutError:
-                logger.warning("stream %d: its partitions are not all started after %.1f s", stream_id, timeout_s)
+                logger.warning("what was committed at index %d doesn't run yet after %.1f s", index, timeout_s)
 
     async def wait_serving(self, stream: str, number: int, timeout_s: float) -> None:
         """Returns once this server's replica can be read, or is known to be damaged, or the time is over."""
@@ -186,8 +182,9 @@ class PartitionManager:
 
     # --- reconciling --------------------------------------------------------------------------------------------------
 
-    async def reconcile(self, assignments: Iterable[Assignment]) -> None:
-        """Makes the running partitions what the assignments say. One call at a time."""
+    async def reconcile(self, assignments: Iterable[Assignment], index: int = 0) -> None:
+        """Makes the running partitions what the assignments say, which are those of metadata at ``index``. One call at a
+        time."""
         wanted = {(one.key.stream, one.key.partition): one for one in assignments}
         for name, local in list(self._partitions.items()):
             target = wanted.get(name)
@@ -197,6 +194,7 @@ class PartitionManager:
             local = self._partitions.setdefault(name, LocalPartition(target))
             await self._follow(local, target)
         self.version += 1
+        self._reconciled_index = index
         self.roles_changed.set()
         for callback in self._on_reconciled:
             callback()
