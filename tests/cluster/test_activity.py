@@ -95,6 +95,19 @@ async def test_every_kind_of_event_is_told(activity_broker: BrokerProcess) -> No
         activity_broker.kill()
 
 
+async def test_a_member_that_expired_is_told_from_one_that_left(activity_broker: BrokerProcess) -> None:
+    activity_broker.arguments += ["--set", "groups.consumer.timeout=500ms"]
+    activity_broker.start()
+    try:
+        async with ApiClient(activity_broker.address) as client:
+            await client("CreateStream", name="s", subject="s")
+            await client("JoinConsumerGroup", groupId="g", consumerId="c", streams=["s"])
+            *_, expired = await read_events(client, 4)
+    finally:
+        activity_broker.kill()
+    assert expired.leaveConsumerGroupOp == api.LeaveConsumerGroupOp(groupId="g", consumerId="c", expired=True)
+
+
 @pytest.mark.parametrize("policy", ["none", "leader", "all"])
 async def test_kills_and_restarts_neither_lose_nor_repeat_an_event(activity_broker: BrokerProcess, policy: str) -> None:
     activity_broker.arguments += ["--set", f"activity.stream.publish.ack.policy={policy}"]
