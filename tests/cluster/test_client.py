@@ -15,6 +15,7 @@ from liftbridge.client import (
     Client,
     IncorrectOffset,
     Message,
+    PartitionPaused,
     Publisher,
     RoundRobinPartitioner,
     StartAt,
@@ -23,7 +24,7 @@ from liftbridge.client import (
 )
 from liftbridge.client.blocking import BlockingClient
 from liftbridge.client.nats_messages import parse_ack, publish_message
-from liftbridge.errors import AlreadyExists, NotFound, ProtocolError, Unavailable
+from liftbridge.errors import AlreadyExists, FailedPrecondition, NotFound, ProtocolError, Unavailable
 
 
 @pytest.fixture
@@ -308,3 +309,18 @@ async def test_envelopes_by_plain_nats(broker: BrokerProcess) -> None:
         await connection.close()
     with pytest.raises(ProtocolError):
         parse_ack(b"nonsense")
+
+
+async def test_pausing_and_readonly(client: Client, stream: str) -> None:
+    await client.publish(stream, b"0")
+    await client.set_stream_readonly(stream)
+    with pytest.raises(FailedPrecondition, match="readonly partition: 0"):
+        await client.publish(stream, b"1")
+    assert await values(client.subscribe(stream, start=StartAt.earliest())) == [b"0"]
+    await client.set_stream_readonly(stream, readonly=False)
+    async with client.subscribe(stream) as subscription:
+        await client.pause_stream(stream)
+        with pytest.raises(PartitionPaused):
+            await anext(subscription)
+    await client.publish(stream, b"1")
+    assert await values(client.subscribe(stream, start=StartAt.earliest(), stop=StopAt.latest())) == [b"0", b"1"]
