@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from liftbridge.errors import LiftbridgeError
+from liftbridge.errors import LiftbridgeError, ProtocolError, StorageError
 from liftbridge.interfaces.log import LogId, PartitionLog
 from liftbridge.protocol.record_batch import iter_batches
 
@@ -94,8 +94,7 @@ class Partition:
         """As of now."""
         log = self.log
         if not self._first_timestamp_ns and log.end_offset > log.start_offset:
-            first = log.read(log.start_offset, stop=log.start_offset + 1, max_bytes=1)
-            self._first_timestamp_ns = next(iter_batches(first)).timestamp_ns
+            self._first_timestamp_ns = _first_timestamp_ns(log)
         return PartitionFigures(self.high_watermark, log.end_offset, self._first_timestamp_ns, log.last_timestamp_ns)
 
     def end(self, reason: LiftbridgeError) -> None:
@@ -110,3 +109,12 @@ class Partition:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
+
+
+def _first_timestamp_ns(log: PartitionLog) -> int:
+    """Of the first batch; 0 when it can't be read, which whoever wants its messages hears of."""
+    try:
+        first = log.read(log.start_offset, stop=log.end_offset, max_bytes=1)
+        return next((batch.timestamp_ns for batch in iter_batches(first)), 0)
+    except (StorageError, ProtocolError):
+        return 0
