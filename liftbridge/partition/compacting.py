@@ -73,7 +73,8 @@ class Compactions:
             return None
         if report is not None:
             self._oldest_tombstone_ns[key] = compactor.oldest_tombstone_ns
-            logger.info(
+            logger.log(
+                logging.INFO if report.records_removed else logging.DEBUG,
                 "%s: compaction removed %d messages, %d of %d bytes",
                 key,
                 report.records_removed,
