@@ -38,14 +38,16 @@ import zlib
 from pathlib import Path
 
 import pytest
-from broken_cluster import BUGS, ELSEWHERE
+from broken_cluster import BUGS, CALM, ELSEWHERE
 from simulation.invariants import Violation
+from simulation.leases import LeaseWorld
 from simulation.world import World
 
-RUNS = 160
+RUNS = 100
 SECONDS = 3.0
 #: How many lives a bug has to show itself.
 LIVES = 60
+SESSION_TIMEOUT_S = 1.0
 KNOWN_BUGS = range(1, 31)
 
 
@@ -76,6 +78,21 @@ def test_what_brings_bugs_to_light_breaks_nothing_else(name: str) -> None:
 
 def test_every_known_bug_is_put_back_here_or_caught_elsewhere() -> None:
     assert {bug.number for bug in BUGS.values() if bug.number} | set(ELSEWHERE) == set(KNOWN_BUGS)
+
+
+def test_a_deposed_leader_soon_loses_its_lease() -> None:
+    """Not before its successor leads: see the docstring of LeaseWorld and decision 10."""
+    weights = {"isolate": 5, "cut": 5, "slow_link": 2, "freeze": 2, "kill": 0, "kill_all": 0, "lose_power": 0}
+    worlds = [LeaseWorld(seed, seconds=4.0, weights=weights).run() for seed in range(10)]
+    overlaps_s = [one for world in worlds for many in world.overlaps_s.values() for one in many]
+    assert max(overlaps_s, default=0.0) < SESSION_TIMEOUT_S
+
+
+def test_what_brought_a_stuck_replica_to_light() -> None:
+    """A deposed leader's records were all removed, by retention and by divergence, and nobody published any more."""
+    weights = {**CALM, "slow_link": 6, "cut": 4, "transfer": 6}
+    for seed in range(2024, 2032, 4):
+        World(seed, seconds=5.0, weights=weights).run()
 
 
 _TELL = """

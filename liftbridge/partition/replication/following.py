@@ -37,8 +37,13 @@ class FollowerReplication:
 
     @property
     def last_epoch(self) -> int:
-        """The leader epoch of the record before ``next_offset``; 0 when the leader need not compare."""
-        return self._last_epoch if self._resume_offset is None else 0
+        """The leader epoch of the record before ``next_offset``; 0 when the leader need not compare. A log that retention has
+        emptied agrees with every leader: what was below its end was committed. It must not count as one that holds nothing,
+        or it would be in no ISR before the next record."""
+        if self._resume_offset is not None:
+            return 0
+        log = self._replica.log
+        return self.leader_epoch if 0 < log.start_offset == log.end_offset else self._last_epoch
 
     def take_slice(self, offset: int, high_watermark: int, data: bytes | memoryview) -> bool:
         """Appends what continues the log; whether there was anything. What continues another position is ignored: it

@@ -174,13 +174,15 @@ class Invariants:
                 if local.damage is not None:
                     self.fail("I18", f"{server.server_id} {local.assignment.key} is damaged: {local.damage}")
                 continue
-            if local.leader is not self._leaders.get(partition):
+            led = self._leaders.get(partition)
+            if local.leader is not led and local.role is not None:  # without a role it is just giving one up
                 self._leaders[partition] = local.leader
                 self._check_leader(server, local)
             seen = self._seen.get(partition, 0)
             if partition.high_watermark != seen:
                 self._seen[partition] = partition.high_watermark
-                self._check_high_watermark(server, local, seen)
+                # One that stepped down in this turn, or is about to, may have committed.
+                self._check_high_watermark(server, local, seen, local.leader or led)
 
     def _check_leader(self, server: "SimulatedServer", local: LocalPartition) -> None:
         """I8: who leads in an epoch is whom metadata named."""
@@ -191,7 +193,9 @@ class Invariants:
         if leaders.get(epoch) != server.server_id:
             self.fail("I8", f"{server.server_id} leads {log_id} in epoch {epoch}, not {leaders.get(epoch)}")
 
-    def _check_high_watermark(self, server: "SimulatedServer", local: LocalPartition, seen: int) -> None:
+    def _check_high_watermark(
+        self, server: "SimulatedServer", local: LocalPartition, seen: int, leader: PartitionLeader | None
+    ) -> None:
         """I10, I11: it only grows, covers what is held, and what it covers is the same everywhere."""
         assert local.partition is not None
         log_id = local.assignment.key.log_id
@@ -210,9 +214,9 @@ class Invariants:
         for batch in decode_batches(log.read(start, stop=now, max_bytes=1 << 30)):
             for offset, record in _records(batch):
                 if start <= offset < now:
-                    self._check_committed(where, history, offset, record, leads=local.leader is not None)
-        if local.leader is not None and now > history.committed_end:
-            self._commit(where, local, history, now)
+                    self._check_committed(where, history, offset, record, leads=leader is not None)
+        if leader is not None and now > history.committed_end:
+            self._commit(where, local, leader, history, now)
 
     def _check_committed(
         self, where: str, history: _PartitionHistory, offset: int, record: Record, *, leads: bool
@@ -236,10 +240,11 @@ class Invariants:
         elif message.offset not in (None, offset):
             self.fail("I2", f"{where}: {record.value!r} is at {offset}, and was acked at {message.offset}")
 
-    def _commit(self, where: str, local: LocalPartition, history: _PartitionHistory, end_offset: int) -> None:
+    def _commit(
+        self, where: str, local: LocalPartition, leader: PartitionLeader, history: _PartitionHistory, end_offset: int
+    ) -> None:
         """I10: never with fewer in sync than the stream asks for."""
-        assert local.leader is not None
-        isr = local.leader._replication.isr
+        isr = leader._replication.isr
         if len(isr) < min(self.min_isr, len(local.assignment.replicas)):
             self.fail("I10", f"{where}: commits up to {end_offset} with {isr} in sync")
         history.committed_end = end_offset

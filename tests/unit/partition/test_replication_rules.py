@@ -349,3 +349,15 @@ class TestFollower:
         assert partition.high_watermark == 0
         following.take_slice(2, 2, b"")
         assert partition.high_watermark == 2
+
+    def test_counts_with_a_log_that_retention_and_divergence_emptied(self) -> None:
+        """Else it would be in no ISR, and with min ISR accept nothing of policy ALL, before the next record."""
+        partition = replica(3, 3, segment_max_bytes=1)
+        partition.advance_high_watermark(1)
+        partition.log.apply_retention(RetentionLimits(0, 1, 0, keep_from_offset=1), 0)
+        following = FollowerReplication(partition, 5, "p")
+        assert following.take_diverging(3, 1)
+        assert (partition.log.start_offset, partition.log.end_offset) == (1, 1)
+        assert (following.next_offset, following.last_epoch) == (1, 5)
+        leading = leader(replica(3), isr="ac", epoch=5)
+        assert leading.check("b", following.next_offset, following.last_epoch) is None
