@@ -242,3 +242,15 @@ async def test_stopping_answers_everything(world: World) -> None:
     world.submit("2")
     await world.forwarder.stop()
     assert world.outcomes.refusals == [(b"1", RefusalKind.OUTCOME_UNKNOWN), (b"2", RefusalKind.NOT_LEADER)]
+
+
+async def test_a_paused_partition_is_asked_to_resume_and_chunks_wait_for_it_in_order(world: World) -> None:
+    key = PartitionKey("s", 0, 7)
+    world.targets.now = replace(TARGET, leader=None, paused=key)
+    world.submit("1")
+    world.submit("2")
+    assert set(world.resumed) == {key}
+    assert world.sent() == []
+    world.targets.now = TARGET
+    world.forwarder.look_again()
+    assert world.sent() == [("n.publish.b", ["1"], True), ("n.publish.b", ["2"], False)]
