@@ -22,7 +22,7 @@ def liftbridge_add_settings() -> list[Setting]:
 
 @hookimpl
 def liftbridge_log_storage() -> Provider:
-    return Provider("sqlite", "record batches in SQLite databases", _create)
+    return Provider("sqlite", "record batches in SQLite databases", _create, capabilities=frozenset({"compaction"}))
 
 
 def _create(context: LogStorageContext) -> LogStorage:
