@@ -2,13 +2,19 @@
 
 import argparse
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from setting_docs import shown_default, table_rows
 
 from liftbridge import hookspecs
 from liftbridge.cli import make_parser
+from liftbridge.cli.clients import make_group
+from liftbridge.cli.connection import shared_options
+from liftbridge.cli.exits import Exit
+from liftbridge.cli.parser import CLIENT_COMMANDS
 from liftbridge.interfaces.settings import Setting
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.settings import KERNEL_SETTINGS
@@ -60,8 +66,50 @@ def test_every_command_and_flag_is_on_the_cli_page() -> None:
 
 def test_cli_page_has_no_flag_that_does_not_exist() -> None:
     known = {word for word in _words(make_parser(), "liftbridge") if word.startswith("-")}
+    known |= {flag for command in _CLIENT_COMMANDS.values() for flag in _flags(command)}
     shown = set(re.findall(r"`(--?[a-z][\w-]*)", _read("cli.md")))
     assert shown <= known
+
+
+_SHARED = {flag for option in shared_options() for flag in option.opts}
+
+
+def _client_commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command of clients, by the words that call it."""
+    group = make_group()
+    for name in CLIENT_COMMANDS:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {action}", one) for action, one in command.commands.items())
+
+
+def _flags(command: click.Command) -> set[str]:
+    return {
+        flag for one in command.params if isinstance(one, click.Option) for flag in (*one.opts, *one.secondary_opts)
+    }
+
+
+_CLIENT_COMMANDS = dict(_client_commands())
+
+
+@pytest.mark.parametrize("words", _CLIENT_COMMANDS)
+def test_each_client_command_has_a_section_with_its_own_flags(words: str) -> None:
+    _, found, section = _read("cli.md").partition(f"# `liftbridge {words}`\n")
+    assert found
+    rows = re.findall(r"^\| (`-.*?`) \|", section.split("\n#")[0], re.MULTILINE)
+    assert set(re.findall(r"`(-[\w-]+)`", " ".join(rows))) == _flags(_CLIENT_COMMANDS[words]) - _SHARED
+
+
+def test_the_flags_that_every_client_command_has_are_in_one_place() -> None:
+    section = _read("cli.md").split("\n## Commands of clients\n")[1].split("\n#")[0]
+    assert {flag for flag in _SHARED if f"`{flag}`" not in section} == set()
+    assert all(flag in _flags(one) for one in _CLIENT_COMMANDS.values() if "--json" in _flags(one) for flag in _SHARED)
+
+
+def test_every_exit_code_is_explained() -> None:
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", _read("cli.md"), re.MULTILINE)} == set(Exit)
 
 
 def _words(parser: argparse.ArgumentParser, command: str) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from liftbridge import cli
+from liftbridge.cli import operators
 from liftbridge.config import Settings
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.provider import Seam
@@ -27,7 +28,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
         return 0
 
     monkeypatch.setattr(running, "run", run)
-    monkeypatch.setattr(cli, "_configure_logging", lambda settings: None)
+    monkeypatch.setattr(operators, "_configure_logging", lambda settings: None)
     return started
 
 

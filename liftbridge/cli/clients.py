@@ -1,0 +1,69 @@
+"""The commands for who uses a cluster: their list, each imported when it is called, and how they end."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from liftbridge.cli.exits import EXPECTED, Exit, complain, exit_of_client_error
+from liftbridge.cli.parser import CLIENT_COMMANDS
+
+#: Where each command is: a module, and its name there.
+_PLACES = {
+    "stream": ("liftbridge.cli.streams", "stream_commands"),
+    "publish": ("liftbridge.cli.publish", "publish"),
+    "subscribe": ("liftbridge.cli.subscribe", "subscribe"),
+    "group": ("liftbridge.cli.groups", "group_commands"),
+    "cursor": ("liftbridge.cli.cursors", "cursor_commands"),
+    "bench": ("liftbridge.cli.bench", "bench"),
+    "completion": ("liftbridge.cli.completion", "completion"),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports the module of a command when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*CLIENT_COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _PLACES:
+            return super().get_command(ctx, cmd_name)
+        module, name = _PLACES[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+def make_group() -> LazyGroup:
+    """Every command of clients; the tests hold the reference to it."""
+    return LazyGroup("liftbridge", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+
+def run_client_command(arguments: Sequence[str]) -> int:
+    """Returns the exit code. Raises KeyboardInterrupt and BrokenPipeError."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpcio's own log would be lines that no command wrote
+    try:
+        result = make_group().main(list(arguments), prog_name="liftbridge", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else Exit.DONE
+    except click.exceptions.Abort:
+        return Exit.INTERRUPTED
+    except click.ClickException as error:
+        _explain(error)
+        return Exit.USAGE
+    except BrokenPipeError:
+        raise
+    except EXPECTED as error:
+        complain(error)
+        return exit_of_client_error(error)
+
+
+def _explain(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        print(error.format_message(), file=sys.stderr)
+        return
+    print(f"liftbridge: {error.format_message()}", file=sys.stderr)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        print(f"liftbridge: try '{error.ctx.command_path} --help'", file=sys.stderr)

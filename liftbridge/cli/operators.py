@@ -1,0 +1,174 @@
+"""The commands for who runs servers: what happens once their flags are read. Each returns its exit code."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from liftbridge.config import Settings, load
+from liftbridge.errors import ConfigError
+from liftbridge.interfaces.provider import Seam
+from liftbridge.plugin_manager import PluginManager
+from liftbridge.plugin_template import write_project
+from liftbridge.settings import PROVIDER_SETTINGS
+
+_SECRETS, _HIDDEN = (".password", ".token"), "(hidden)"
+
+
+def serve(options: argparse.Namespace) -> int:
+    plugins = PluginManager()
+    settings = _load(plugins, options.config, _flags(options))
+    _configure_logging(settings)
+    for warning in settings.warnings:
+        logging.getLogger(__name__).warning(warning)
+    from liftbridge.running import run as run_server
+
+    return run_server(settings, plugins)
+
+
+def _load(plugins: PluginManager, file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """The settings, whose choices are all installed."""
+    return load(plugins.settings(), file=file, flags=flags, verify=lambda values: check_choices(values, plugins))
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    flags = {
+        name.removeprefix("set:"): value
+        for name, value in vars(options).items()
+        if name.startswith("set:") and value is not None
+    }
+    for assignment in options.set:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment}: write it as --set key=value")
+        flags[key.strip()] = value.strip()
+    return flags
+
+
+def _configure_logging(settings: Settings) -> None:
+    from liftbridge.log_format import configure_logging
+
+    configure_logging(settings["logging.level"], nats=settings["logging.nats"], raft=settings["logging.raft"])
+
+
+def demo(options: argparse.Namespace) -> int:
+    from liftbridge.demo import run as run_demo
+
+    return run_demo(port=options.port, data_dir=options.data_dir, stay=options.stay)
+
+
+def plugins(options: argparse.Namespace) -> int:
+    plugins = PluginManager()
+    settings = load(plugins.settings(), file=options.config)
+    rows = [
+        {
+            "kind": str(offer.seam),
+            "name": offer.provider.name,
+            "chosen": offer.provider.name in chosen_names(settings, offer.seam),
+            "distribution": offer.origin.distribution,
+            "version": offer.origin.version,
+            "generation": offer.provider.generation,
+            "capabilities": sorted(offer.provider.capabilities),
+            "summary": offer.provider.summary,
+        }
+        for offer in plugins.offers()
+    ]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _print_table(rows)
+    return 0
+
+
+def new_plugin(options: argparse.Namespace) -> int:
+    project = write_project(options.name, options.seam, options.directory)
+    print(f"Wrote {project}. Next:\n  cd {project}\n  pip install -e '.[test]'\n  pytest")
+    return 0
+
+
+def chosen_names(settings: Mapping[str, Any], seam: Seam) -> Sequence[str]:
+    """The names that the settings choose for a kind of provider."""
+    value = settings[PROVIDER_SETTINGS[seam]]
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def check_choices(settings: Mapping[str, Any], plugins: PluginManager) -> None:
+    """Raises PluginNotFound for the first choice that nothing installed offers."""
+    for seam in PROVIDER_SETTINGS:
+        for name in chosen_names(settings, seam):
+            plugins.provider(seam, name)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0] if rows else ():
+        table.add_column(column, overflow="fold", no_wrap=column in ("kind", "name"))
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def config(options: argparse.Namespace) -> int:
+    plugins = PluginManager()
+    settings = _load(plugins, options.file)
+    for warning in settings.warnings:
+        print(f"liftbridge: warning: {warning}", file=sys.stderr)
+    if options.action == "check":
+        print(f"{options.file or 'defaults and environment'}: ok")
+        return 0
+    for name, value in sorted(settings.items()):
+        shown = _HIDDEN if value and name.endswith(_SECRETS) else _shown(value)
+        print(f"{name} = {shown}    # {settings.sources.get(name, 'default')}")
+    for template in settings.templates:
+        print(f"templates.{template.name}.match = {template.match}")
+        for name, value in sorted(template.settings.items()):
+            print(f"templates.{template.name}.{name} = {_shown(value)}")
+    return 0
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def cluster(options: argparse.Namespace) -> int:
+    from liftbridge.operating import ClusterQuestion
+    from liftbridge.operating import run as run_question
+
+    plugins = PluginManager()
+    settings = _load(plugins, options.config, _flags(options))
+    question = ClusterQuestion(
+        action=options.action,
+        server_id=options.server_id,
+        stream=options.stream,
+        partition=options.partition,
+        accept_loss=options.accept_loss,
+        timeout_s=options.timeout,
+        as_json=options.json,
+    )
+    return run_question(question, settings, plugins)
+
+
+def dump_log(options: argparse.Namespace) -> int:
+    if not os.path.exists(options.path):
+        raise ConfigError(f"there is no {options.path}")
+    if not PluginManager().dump_log(options.path, sys.stdout, values=options.values):
+        raise ConfigError(f"{options.path} is neither a segment file nor a partition's directory")
+    return 0
