@@ -1,0 +1,446 @@
+"""The commands of clients against a real broker, each as the process that a shell would start."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from broker_process import BrokerProcess, free_port
+
+_PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-the-command-line.md"
+_LIFTBRIDGE = [sys.executable, "-m", "liftbridge"]
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    process = BrokerProcess(tmp_path_factory.mktemp("broker") / "data", "--set", "cursors.stream.partitions=2")
+    process.start()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(autouse=True)
+def _cluster(broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFTBRIDGE_SERVERS", broker.address)
+
+
+def liftbridge(*arguments: str, stdin: bytes = b"") -> Done:
+    """A command line that ended, as everything but a bug does: without a traceback."""
+    done = subprocess.run([*_LIFTBRIDGE, *arguments], input=stdin, capture_output=True, timeout=60, check=False)
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in err, err
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def ok(*arguments: str, stdin: bytes = b"") -> str:
+    done = liftbridge(*arguments, stdin=stdin)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+def refused(code: int, *arguments: str) -> str:
+    """What standard error says, without the name that each of its lines begins with."""
+    done = liftbridge(*arguments)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("liftbridge: ") for line in lines)
+    return "\n".join(line.removeprefix("liftbridge: ") for line in lines)
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def values(*arguments: str) -> list[str]:
+    return [one["value"] for one in json_lines(ok("subscribe", *arguments, "--json"))]
+
+
+@pytest.fixture
+def stream() -> str:
+    name = f"s{uuid4().hex[:8]}"
+    ok("stream", "create", name)
+    return name
+
+
+@pytest.fixture
+def wide() -> str:
+    """A stream of three partitions."""
+    name = f"w{uuid4().hex[:8]}"
+    ok("stream", "create", name, "--partitions", "3")
+    return name
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_created_listed_described_and_deleted() -> None:
+    name = f"s{uuid4().hex[:8]}"
+    created = ok(
+        "stream", "create", name, "--subject", "some.subject", "--partitions", "2", "--retention-max-age", "7d"
+    )
+    assert created == f"created stream {name} on subject some.subject\n"
+    assert name in ok("stream", "list")
+    (row,) = [one for one in json.loads(ok("stream", "list", "--json")) if one["name"] == name]
+    assert (row["subject"], row["partitions"], row["replicas"], row["state"]) == ("some.subject", 2, 1, [])
+    ok("publish", name, "a", "b")
+    shown = json.loads(ok("stream", "describe", name, "--json"))
+    assert [one["next_offset"] for one in shown["partitions"]] == [2, 0]
+    assert [one["committed_offset"] for one in shown["partitions"]] == [2, 0]
+    assert {one["leader"] for one in shown["partitions"]} == {"broker"}
+    assert "some.subject" in ok("stream", "describe", name)
+    assert "say --yes" in refused(2, "stream", "delete", name)
+    assert ok("stream", "delete", name, "--yes") == f"deleted stream {name}\n"
+    assert name not in ok("stream", "list")
+
+
+def test_every_option_of_a_stream_reaches_the_broker() -> None:
+    name = f"s{uuid4().hex[:8]}"
+    options = "--replication-factor all --group g --retention-max-bytes 1GiB --retention-max-messages 5 --min-isr 1"
+    options += " --cleaner-interval 1m --segment-max-bytes 1MiB --segment-max-age 1h --compact --auto-pause-time 1h"
+    options += " --auto-pause-disable-if-subscribers --optimistic-concurrency --no-encryption"
+    ok("stream", "create", name, *options.split())
+    ok("publish", name, "0", "--expected-offset", "0")
+    assert "incorrect expected offset" in refused(1, "publish", name, "1", "--expected-offset", "5")
+
+
+def test_a_stream_that_is_there_is_an_error_or_fine(stream: str) -> None:
+    assert refused(1, "stream", "create", stream) == f"there is a stream {stream} already"
+    assert ok("stream", "create", stream, "--if-not-exists") == f"stream {stream} exists already\n"
+
+
+def test_the_clusters_own_streams_are_shown_on_demand() -> None:
+    assert "__cursors" not in ok("stream", "list")
+    assert "__cursors" in ok("stream", "list", "--all")
+
+
+def test_pausing_and_readonly_show_in_the_list(wide: str) -> None:
+    def state() -> list[str]:
+        return next(one["state"] for one in json.loads(ok("stream", "list", "--json")) if one["name"] == wide)
+
+    assert ok("stream", "pause", wide, "-p", "1") == f"paused partition 1 of stream {wide}\n"
+    assert state() == ["paused in parts"]
+    assert json.loads(ok("stream", "describe", wide, "--json"))["partitions"][1]["paused"] is True
+    assert ok("stream", "pause", wide, "--resume-all") == f"paused stream {wide}\n"
+    assert state() == ["paused"]
+    ok("publish", wide, "x")
+    assert state() == []
+    assert ok("stream", "readonly", wide) == f"stream {wide} is readonly\n"
+    assert state() == ["readonly"]
+    assert refused(1, "publish", wide, "x") == "message 1: readonly partition: 0"
+    assert ok("stream", "readonly", wide, "--off") == f"stream {wide} takes messages again\n"
+    assert ok("publish", wide, "x") == "partition 0, offset 1\n"
+
+
+# --- publishing -------------------------------------------------------------------------------------------------------
+
+
+def test_arguments_are_messages_with_a_key_and_headers(stream: str) -> None:
+    published = ok("publish", stream, "a", "b", "--key", "k", "-H", "h=1", "-H", "e=", "--ack", "all")
+    assert published == "partition 0, offset 0\npartition 0, offset 1\n"
+    first, second = json_lines(ok("subscribe", stream, "--no-follow", "--json"))
+    assert (first["offset"], first["key"], first["value"], first["headers"]) == (0, "k", "a", {"h": "1", "e": ""})
+    assert (first["stream"], first["partition"], first["subject"]) == (stream, 0, stream)
+    assert second["value"] == "b"
+
+
+def test_lines_of_standard_input_are_messages(stream: str) -> None:
+    published = json_lines(ok("publish", stream, "--json", stdin=b"one\ntwo\r\n\nlast"))
+    assert published == [{"stream": stream, "partition": 0, "offset": offset} for offset in range(4)]
+    assert values(stream, "--no-follow") == ["one", "two", "", "last"]
+
+
+def test_many_lines_keep_their_order(stream: str) -> None:
+    lines = [f"line {number}" for number in range(20_000)]
+    assert ok("publish", stream, "--quiet", stdin="\n".join(lines).encode()) == ""
+    assert ok("subscribe", stream, "--no-follow", "--raw").splitlines() == lines
+
+
+def test_files_are_messages_whole(stream: str, tmp_path: Path) -> None:
+    file = tmp_path / "binary"
+    file.write_bytes(b"\x00\xff\nend\n")
+    ok("publish", stream, "--file", str(file), "--file", "-", stdin=b"two\nlines")
+    first, second = json_lines(ok("subscribe", stream, "--no-follow", "--json"))
+    assert first["value_base64"] == "AP8KZW5kCg=="
+    assert second["value"] == "two\nlines"
+
+
+def test_a_key_decides_the_partition(wide: str) -> None:
+    published = json_lines(ok("publish", wide, "--key-separator", ":", "--json", stdin=b"a:1\nb:2\na:3\nnone"))
+    partitions = [one["partition"] for one in published]
+    assert partitions[0] == partitions[2]
+    assert partitions[3] == 0
+    shown = {one["value"]: one for one in json_lines(ok("subscribe", wide, "--no-follow", "--json"))}
+    assert {value: one["key"] for value, one in shown.items()} == {"1": "a", "2": "b", "3": "a", "none": ""}
+    assert [shown[value]["partition"] for value in ("1", "2", "3", "none")] == partitions
+
+
+def test_partitions_by_number_and_in_turn(wide: str) -> None:
+    assert ok("publish", wide, "x", "-p", "2") == "partition 2, offset 0\n"
+    published = json_lines(ok("publish", wide, "a", "b", "c", "d", "--round-robin", "--json"))
+    assert [one["partition"] for one in published] == [0, 1, 2, 0]
+
+
+def test_without_acks_nothing_is_said_of_offsets(stream: str) -> None:
+    assert ok("publish", stream, "a", "--ack", "none") == ""
+    assert json_lines(ok("publish", stream, "b", "--ack", "none", "--json"))[0]["offset"] is None
+    assert values(stream, "--from", "earliest", "--count", "2") == ["a", "b"]
+
+
+def test_the_first_message_that_fails_ends_a_publish(stream: str) -> None:
+    ok("stream", "readonly", stream)
+    done = liftbridge("publish", stream, stdin=b"x\n" * 50_000)
+    assert done.returncode == 1
+    assert done.stderr == "liftbridge: message 1: readonly partition: 0\n"
+
+
+def test_contradictions_are_usage_errors(stream: str, tmp_path: Path) -> None:
+    file = str(tmp_path)
+    assert "is a directory" in refused(2, "publish", stream, "--file", file)
+    for arguments, said in (
+        (("publish", stream, "v", "--file", "-"), "not both"),
+        (("publish", stream, "v", "-p", "0", "--round-robin"), "contradict"),
+        (("publish", stream, "v", "--key-separator", ":"), "standard input"),
+        (("publish", stream, "v", "w", "--expected-offset", "0"), "single message"),
+        (("subscribe", stream, "--raw", "--json"), "contradict"),
+        (("subscribe", stream, "--reverse", "--no-follow"), "oldest"),
+        (("subscribe", stream, "--until", "3", "--follow"), "--until"),
+    ):
+        assert said in refused(2, *arguments)
+
+
+# --- subscribing ------------------------------------------------------------------------------------------------------
+
+
+def test_positions(stream: str) -> None:
+    ok("publish", stream, *"abcde")
+    assert values(stream, "--from", "2", "--until", "3") == ["c", "d"]
+    assert values(stream, "--from", "earliest", "--until", "latest") == list("abcde")
+    assert values(stream, "--from", "latest", "--count", "1") == ["e"]
+    assert values(stream, "--from", "10m", "--count", "3") == ["a", "b", "c"]
+    assert values(stream, "--reverse") == list("edcba")
+    assert values(stream, "--reverse", "--from", "1", "--isr") == ["b", "a"]
+    moment = json_lines(ok("subscribe", stream, "--from", "3", "--count", "1", "--json"))[0]["timestamp"]
+    assert "d" in values(stream, "--from", moment, "--until", "latest")
+
+
+def test_an_empty_stream_has_nothing_and_ends(stream: str) -> None:
+    assert ok("subscribe", stream, "--no-follow") == ""
+
+
+def test_people_get_lines_that_name_the_place(wide: str) -> None:
+    ok("publish", wide, "a\x1bb", "-p", "1", "--key", "k")
+    (line,) = ok("subscribe", wide, "--no-follow").splitlines()
+    assert re.fullmatch(r"1:0  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z  \[k\] a\\x1bb", line)
+
+
+def test_a_paused_partition_is_an_error_unless_it_is_resumed(stream: str) -> None:
+    ok("publish", stream, "a")
+    ok("stream", "pause", stream)
+    assert "is paused" in refused(1, "subscribe", stream, "--from", "earliest")
+    assert values(stream, "--from", "earliest", "--count", "1", "--resume") == ["a"]
+
+
+def following(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*_LIFTBRIDGE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def next_line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+@pytest.mark.parametrize("command", [("subscribe",), ("group", "consume", "ctrl-c")], ids=["subscribe", "consume"])
+def test_ctrl_c_ends_following_without_a_traceback(stream: str, command: Sequence[str]) -> None:
+    process = following(*command, stream, "--from", "earliest")
+    for value in ("one", "two"):
+        ok("publish", stream, value)
+        assert next_line(process).endswith(f"  {value}\n")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_ctrl_c_ends_a_publish_that_waits_for_lines(stream: str) -> None:
+    process = subprocess.Popen(
+        [*_LIFTBRIDGE, "publish", stream],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write("one\n")
+    process.stdin.flush()
+    assert next_line(process) == "partition 0, offset 0\n", "an ack is shown before the next line comes"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(stream: str) -> None:
+    ok("publish", stream, "--quiet", stdin=b"some value\n" * 20_000)
+    script = '"$@" | head -1; echo "${PIPESTATUS[0]}"'
+    for command in (["subscribe", stream, "--no-follow"], ["subscribe", stream, "--no-follow", "--raw"]):
+        done = subprocess.run(
+            ["bash", "-c", script, "sh", *_LIFTBRIDGE, *command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        line, code = done.stdout.splitlines()
+        assert line.endswith("some value")
+        assert (code, done.stderr) == ("141", "")
+
+
+# --- groups and cursors -----------------------------------------------------------------------------------------------
+
+
+def test_a_group_goes_on_where_its_last_member_ended(wide: str) -> None:
+    group = f"g{uuid4().hex[:8]}"
+    ok("publish", wide, *"abc", "-p", "1")
+    consumed = json_lines(ok("group", "consume", group, wide, "--from", "earliest", "--count", "2", "--json"))
+    assert [one["value"] for one in consumed] == ["a", "b"]
+    assert ok("group", "consume", group, wide, "--count", "1", "--raw") == "c\n"
+
+
+def test_a_group_with_a_member_is_shown(broker: BrokerProcess, stream: str) -> None:
+    group = f"g{uuid4().hex[:8]}"
+    ok("publish", stream, "a")
+    assert f"there is no consumer group {group}" in refused(5, "group", "show", group)
+    process = following("group", "consume", group, stream, "--from", "earliest", "--consumer-id", "me")
+    try:
+        assert next_line(process).endswith("a\n")
+        (shown,) = json.loads(ok("group", "show", group, "--json"))
+        assert (shown["group"], shown["coordinator"], shown["address"]) == (group, "broker", broker.address)
+        assert shown["epoch"] > 0
+        assert broker.address in ok("group", "show", group)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+
+
+def test_cursors_are_set_and_got(wide: str) -> None:
+    assert "never set" in refused(5, "cursor", "get", "c", wide)
+    assert ok("cursor", "set", "c", wide, "7", "-p", "2") == f"cursor c of partition 2 of stream {wide} is at 7\n"
+    assert ok("cursor", "get", "c", wide, "-p", "2") == "7\n"
+    shown = json.loads(ok("cursor", "get", "c", wide, "-p", "2", "--json"))
+    assert shown == {"cursor": "c", "stream": wide, "partition": 2, "offset": 7}
+
+
+def test_a_cluster_without_cursors_says_how_to_get_them(new_broker: BrokerProcess) -> None:
+    new_broker.start()
+    ok("stream", "create", "s", "--server", new_broker.address)
+    said = refused(1, "cursor", "set", "c", "s", "1", "--server", new_broker.address)
+    assert "set cursors.stream.partitions" in said
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_bench_measures_and_leaves_nothing_behind() -> None:
+    published, read = json.loads(ok("bench", "--messages", "500", "--size", "1KiB", "--in-flight", "10", "--json"))
+    assert (published["name"], published["messages"], read["name"]) == ("publish", 500, "subscribe")
+    assert 0 < published["p50_ms"] <= published["p99_ms"] <= published["max_ms"] <= published["seconds"] * 1e3
+    assert published["messages_per_s"] == pytest.approx(500 / published["seconds"], rel=0.02)
+    assert read["p50_ms"] is None
+    assert "p99.9 ms" in ok("bench", "--messages", "10")
+    assert not any(one["name"].startswith("bench-") for one in json.loads(ok("stream", "list", "--json")))
+
+
+def test_bench_with_a_stream_that_is_there_keeps_it(stream: str) -> None:
+    ok("publish", stream, "before")
+    ok("bench", "--stream", stream, "--messages", "10", "--ack", "all")
+    assert len(values(stream, "--no-follow")) == 11 or json_lines(ok("subscribe", stream, "--no-follow", "--json"))
+
+
+UNKNOWN = [
+    "stream describe {0}",
+    "stream delete {0} --yes",
+    "stream pause {0}",
+    "stream readonly {0}",
+    "publish {0} v",
+    "subscribe {0}",
+    "group consume g {0}",
+    "cursor set c {0} 1",
+    "bench --stream {0}",
+]
+
+
+def test_an_unknown_stream_is_told_what_streams_there_are(stream: str) -> None:
+    typed = stream[:-1]
+    for command in UNKNOWN:
+        said = refused(5, *command.format(typed).split())
+        assert said.startswith(f"there is no stream {typed} (did you mean {stream}?); there are: ")
+
+
+def test_an_unknown_partition_is_told_which_there_are(wide: str) -> None:
+    for command in ("publish {0} v -p 3", "subscribe {0} -p 3", "stream pause {0} -p 3", "cursor set c {0} 1 -p 3"):
+        said = refused(5, *command.format(wide).split())
+        assert said == f"stream {wide} has no partition 3: its partitions are 0 to 2"
+
+
+def test_no_server_there() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    said = refused(4, "publish", "s", "v", "--server", address, "--timeout", "500ms")
+    assert said.startswith(f"no server answers at {address} (tried for 0.5 s)\n")
+
+
+def test_one_server_that_answers_is_enough(broker: BrokerProcess) -> None:
+    ok("stream", "list", "--server", f"127.0.0.1:{free_port()},{broker.address}")
+
+
+def test_tls_to_a_server_without_is_said(broker: BrokerProcess) -> None:
+    assert "does it speak TLS" in refused(4, "stream", "list", "--tls", "--timeout", "1")
+
+
+def test_the_names_of_streams_are_completed(stream: str) -> None:
+    environment = os.environ | {
+        "_LIFTBRIDGE_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"liftbridge stream describe {stream[:-2]}",
+        "COMP_CWORD": "3",
+    }
+    done = subprocess.run(_LIFTBRIDGE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == f"plain,{stream}\n"
+
+
+def test_a_person_is_asked_before_a_stream_is_deleted(stream: str) -> None:
+    master, slave = pty.openpty()
+    for answer, code in ((b"n\n", 130), (b"y\n", 0)):
+        process = subprocess.Popen(
+            [*_LIFTBRIDGE, "stream", "delete", stream], stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        os.write(master, answer)
+        shown = process.communicate(timeout=60)[0].decode()
+        assert f"Delete {stream} with all messages?" in shown
+        assert process.returncode == code, shown
+    os.close(master)
+    os.close(slave)
+    refused(5, "stream", "describe", stream)
+
+
+def test_the_commands_of_the_how_to_do_what_it_says(broker: BrokerProcess, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```", _PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    script = "".join(blocks).replace("localhost:9292", broker.address).replace("/etc/hostname", str(_PAGE))
+    script = f'set -e -o pipefail\nliftbridge() {{ "{sys.executable}" -m liftbridge "$@"; }}\n{script}'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    for text in (
+        "created stream weather on subject weather.readings",
+        "[rome] 20.5",
+        "[oslo] 3.2",
+        "deleted stream weather",
+    ):
+        assert text in done.stdout
+    assert "\n1\n" in done.stdout, "the cursor"
