@@ -9,6 +9,5 @@ is this process, and would keep them.
 """
 
 from liftbridge.cli.entry import main, run
-from liftbridge.cli.parser import make_parser
 
-__all__ = ["main", "make_parser", "run"]
+__all__ = ["main", "run"]

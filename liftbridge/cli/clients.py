@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from liftbridge.cli.exits import EXPECTED, Exit, complain, exit_of_client_error
-from liftbridge.cli.parser import CLIENT_COMMANDS
+from liftbridge.cli.names import CLIENT_COMMANDS
 
 #: Where each command is: a module, and its name there.
 _PLACES = {
@@ -44,12 +44,16 @@ def make_group() -> LazyGroup:
 def run_client_command(arguments: Sequence[str]) -> int:
     """Returns the exit code. Raises KeyboardInterrupt and BrokenPipeError."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpcio's own log would be lines that no command wrote
+    group = make_group()
     try:
-        result = make_group().main(list(arguments), prog_name="liftbridge", standalone_mode=False)
+        with group.make_context("liftbridge", list(arguments)) as context:
+            group.invoke(context)
         sys.stdout.flush()
-        return result if isinstance(result, int) else Exit.DONE
+    except click.exceptions.Exit as end:  # --help, for instance
+        return end.exit_code
     except click.exceptions.Abort:
-        return Exit.INTERRUPTED
+        print("liftbridge: nothing was done", file=sys.stderr)
+        return Exit.FAILED
     except click.ClickException as error:
         _explain(error)
         return Exit.USAGE
@@ -58,6 +62,7 @@ def run_client_command(arguments: Sequence[str]) -> int:
     except EXPECTED as error:
         complain(error)
         return exit_of_client_error(error)
+    return Exit.DONE
 
 
 def _explain(error: click.ClickException) -> None:

@@ -9,9 +9,8 @@ import click
 from click.shell_completion import get_completion_class, shell_complete
 
 from liftbridge.cli.clients import make_group
-from liftbridge.cli.parser import CLIENT_COMMANDS, make_parser
-
-_VARIABLE = "_LIFTBRIDGE_COMPLETE"
+from liftbridge.cli.names import CLIENT_COMMANDS, COMPLETING
+from liftbridge.cli.parser import make_parser
 
 
 @click.command("completion")
@@ -24,12 +23,12 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None
     with contextlib.redirect_stderr(io.StringIO()):  # Click looks for a bash to warn of an old one
-        print(kind(everything(), {}, "liftbridge", _VARIABLE).source())
+        print(kind(everything(), {}, "liftbridge", COMPLETING).source())
 
 
 def complete(instruction: str) -> int:
     """Answers a script; what it wants is in the environment. Returns the exit code."""
-    return shell_complete(everything(), {}, "liftbridge", _VARIABLE, instruction)
+    return shell_complete(everything(), {}, "liftbridge", COMPLETING, instruction)
 
 
 def everything() -> click.Group:

@@ -6,24 +6,23 @@ does there. Errors are lines on standard error, without a traceback; :class:`lif
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from liftbridge.cli.exits import EXPECTED, Exit, complain, exit_of_server_error
-from liftbridge.cli.parser import CLIENT_COMMANDS, make_parser
+from liftbridge.cli.names import CLIENT_COMMANDS, COMPLETING
 
 _NOT_SERVE = ("-h", "--help", "-v", "--version")
-#: Set by the scripts that complete commands, when they ask what fits.
-_COMPLETING = "_LIFTBRIDGE_COMPLETE"
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``liftbridge`` command."""
-    if _COMPLETING in os.environ:
+    if COMPLETING in os.environ:
         from liftbridge.cli.completion import complete
 
-        sys.exit(complete(os.environ[_COMPLETING]))
+        sys.exit(complete(os.environ[COMPLETING]))
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -32,11 +31,23 @@ def run(argv: Sequence[str]) -> int:
     try:
         return _run(list(argv))
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the line on which the terminal shows ^C
         return Exit.INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if not _reader_is_gone():
+            complain(error)
+            return Exit.FAILED
         # Python would complain, when it ends, that it can't write the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is the standard output that broke, and not a connection of ours."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _run(arguments: list[str]) -> int:
@@ -44,6 +55,12 @@ def _run(arguments: list[str]) -> int:
         from liftbridge.cli.clients import run_client_command
 
         return run_client_command(arguments)
+    return _run_server_command(arguments)
+
+
+def _run_server_command(arguments: list[str]) -> int:
+    from liftbridge.cli.parser import make_parser
+
     if arguments and arguments[0].startswith("-") and arguments[0] not in _NOT_SERVE:
         arguments.insert(0, "serve")
     parser = make_parser()

@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from liftbridge.cli import operators
+from liftbridge.cli.names import CLIENT_COMMANDS
 from liftbridge.plugin_template import SEAM_NAMES
 from liftbridge.version import version
-
-#: The commands of clients, which :mod:`liftbridge.cli.clients` has, and what the list of commands says of each.
-CLIENT_COMMANDS = {
-    "stream": "create, look at, pause and delete streams",
-    "publish": "publish arguments, lines or files",
-    "subscribe": "show messages of a stream, from any position, as they come",
-    "group": "look at a consumer group, or consume as a member",
-    "cursor": "get and set offsets that the cluster remembers",
-    "bench": "measure publishing and reading back",
-    "completion": "print the script that completes commands in a shell",
-}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,6 +1,7 @@
 """Standard input as messages, without standing in the way of the event loop."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -14,22 +15,26 @@ async def chunks_of(descriptor: int) -> AsyncIterator[bytes]:
     """What comes in, as it comes, until its end. A thread reads: an event loop can't wait for a file, and a terminal
     that nobody types at must not hold up Ctrl-C, so nobody waits for the thread either."""
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[bytes | OSError] = asyncio.Queue(_AHEAD)
+    queue: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    room = threading.Semaphore(_AHEAD)
 
     def read() -> None:
         chunk: bytes | OSError = b"-"
         while chunk and not isinstance(chunk, OSError):
+            room.acquire()
             try:
                 chunk = os.read(descriptor, _CHUNK_BYTES)
             except OSError as error:
                 chunk = error
-            asyncio.run_coroutine_threadsafe(queue.put(chunk), loop).result()
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
+                loop.call_soon_threadsafe(queue.put_nowait, chunk)
 
     threading.Thread(target=read, name="reading", daemon=True).start()
     while chunk := await queue.get():
         if isinstance(chunk, OSError):
             raise chunk
         yield chunk
+        room.release()
 
 
 async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

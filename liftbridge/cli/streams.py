@@ -1,5 +1,6 @@
 """``liftbridge stream``."""
 
+import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from liftbridge.cli.connection import check_partitions, client_command, complete
 from liftbridge.cli.display import json_option, moment, print_json, print_table
 from liftbridge.cli.values import DURATION, REPLICAS, SIZE
 from liftbridge.client import Client, Partition, Stream
-from liftbridge.errors import AlreadyExists, Unavailable
+from liftbridge.errors import AlreadyExists, FailedPrecondition, Unavailable
 
 _COUNT = click.IntRange(min=1)
 _Decorator = Callable[[Any], Any]
@@ -121,7 +122,7 @@ def _state(stream: Stream) -> list[str]:
 async def describe(client: Client, *, stream: str, as_json: bool) -> None:
     """Show a stream and its partitions: who leads and holds them, and how far they are."""
     known = await find_stream(client, stream)
-    partitions = [await _ask_leader(client, known, one) for one in known.partitions]
+    partitions = await asyncio.gather(*(_ask_leader(client, known, one) for one in known.partitions))
     if as_json:
         rows = [_partition(one, led=led) for one, led in partitions]
         print_json(_row(known) | {"partitions": rows})
@@ -133,12 +134,12 @@ async def describe(client: Client, *, stream: str, as_json: bool) -> None:
 
 
 async def _ask_leader(client: Client, stream: Stream, partition: Partition) -> tuple[Partition, bool]:
-    """As the leader sees it, and True; as any server does, and False, where none answers."""
-    if not partition.leader:
+    """As the leader sees it, and True; as any server does, and False, where none answers for it."""
+    if partition.paused or not partition.leader:
         return partition, False
     try:
         return await client.fetch_partition_metadata(stream.name, partition.number), True
-    except Unavailable:
+    except (FailedPrecondition, Unavailable):
         return partition, False
 
 

@@ -10,11 +10,11 @@ import pytest
 from setting_docs import shown_default, table_rows
 
 from liftbridge import hookspecs
-from liftbridge.cli import make_parser
 from liftbridge.cli.clients import make_group
 from liftbridge.cli.connection import shared_options
 from liftbridge.cli.exits import Exit
-from liftbridge.cli.parser import CLIENT_COMMANDS
+from liftbridge.cli.names import CLIENT_COMMANDS
+from liftbridge.cli.parser import make_parser
 from liftbridge.interfaces.settings import Setting
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.settings import KERNEL_SETTINGS

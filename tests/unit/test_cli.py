@@ -115,6 +115,19 @@ def test_failure_is_one_line_and_exit_code_1(
     assert capsys.readouterr().err == "liftbridge: failed to connect to NATS\n"
 
 
+def test_a_connection_that_breaks_is_no_reader_that_went_away(
+    monkeypatch: pytest.MonkeyPatch, served: list[Settings], capfd: pytest.CaptureFixture[str]
+) -> None:
+    from liftbridge import running
+
+    def fail(settings: Settings, plugins: object) -> int:
+        raise BrokenPipeError("the connection broke")
+
+    monkeypatch.setattr(running, "run", fail)
+    assert cli.run(["serve"]) == 1
+    assert capfd.readouterr().err == "liftbridge: the connection broke\n"
+
+
 def test_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.run(["--nope"])
