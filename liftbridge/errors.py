@@ -10,6 +10,7 @@
     │   └── IncompatiblePlugin         other generation, unknown hook, or a provider of the wrong shape
     ├── StorageError                   the disk said no, or what it holds is wrong
     │   ├── LogDamaged                 bytes on disk fail their checksum; that partition is quarantined
+    │   ├── KeyMissing                 what is on disk is encrypted with a key that isn't here
     │   ├── LogClosed                  the log was closed (paused, or this server left the role)
     │   ├── LogDeleted                 the stream was deleted
     │   ├── DiskFull                   refused before or at the write; nothing was stored
@@ -106,6 +107,13 @@ class LogDamaged(StorageError):
     """Stored bytes fail their checksum. Only this partition is affected; nothing was changed on disk."""
 
     status = Status.DATA_LOSS
+
+
+class KeyMissing(StorageError):
+    """What is stored is encrypted with a key that this server doesn't have. Only that partition is affected, and nothing is
+    lost: with the key it works again."""
+
+    status = Status.FAILED_PRECONDITION
 
 
 class LogClosed(StorageError):

@@ -24,7 +24,7 @@ from liftbridge.broker.groups import GroupHandlers, GroupTimeouts
 from liftbridge.broker.inboxes import InboxNames
 from liftbridge.broker.pausing import PauseHandlers
 from liftbridge.broker.publishing import Publishing, SubjectMirror
-from liftbridge.broker.streams import StreamHandlers
+from liftbridge.broker.streams import EncryptionRules, StreamHandlers
 from liftbridge.broker.subscribing import Subscribing
 from liftbridge.broker.targets import TargetTable
 from liftbridge.clock import SystemClock
@@ -49,6 +49,7 @@ from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.interfaces.stable import StableStore
 from liftbridge.interfaces.transport import Transport
+from liftbridge.keys import load_keys
 from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.controller import MetadataController
 from liftbridge.metadata.known_servers import KnownServers
@@ -106,6 +107,9 @@ class Server:
         self._node: ClusterNode | None = None
         self._led_metadata = False
         self._controller: MetadataController | None = None
+        self._keys = load_keys(settings["encryption.keys"])
+        if settings["streams.encryption"] and self._keys is None:
+            raise ConfigError("streams.encryption needs a key: say with encryption.keys where the keys are")
         self.server_id = ""
         #: Gets what makes it impossible to go on; never a result.
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -261,6 +265,7 @@ class Server:
             servers,
             server_id=self.server_id,
             wake=resumer.request,
+            keys=self._keys,
         )
         self._exit.push_async_callback(partitions.close)
         self._exit.push_async_callback(exchange.stop)
@@ -366,13 +371,17 @@ class Server:
         group_handlers, group_access = groups
         return Broker(
             publishing,
-            StreamHandlers(controller, started, parts.router, self._clock),
+            StreamHandlers(controller, started, parts.router, self._clock, self._encryption_rules()),
             ClusterMetadataHandlers(self._state, partitions),
             CursorHandlers(cursors),
             group_handlers,
             PauseHandlers(controller, self._state, started, self._clock),
             Subscribing(self._state, partitions, group_access, resumer, self.server_id),
         )
+
+    def _encryption_rules(self) -> EncryptionRules:
+        defaults_for = stream_defaults(self._settings)
+        return EncryptionRules(self._keys is not None, lambda stream: defaults_for(stream).encryption)
 
     async def _start_endpoints(self, broker: Broker) -> None:
         context = self._context(EndpointContext, broker=broker, version=version())

@@ -42,11 +42,6 @@ def _internal_replicas(value: int) -> str | None:
     return None if value == -1 or value > 0 else "must be -1 or more than 0"
 
 
-def _not_encrypted(value: bool) -> str | None:
-    """Accepting it would store in the clear what somebody wants to be secret."""
-    return "encryption is not built yet, and nothing would be encrypted" if value else None
-
-
 KERNEL_SETTINGS: tuple[Setting, ...] = (
     # --- which plugin does what
     Setting("storage.log", _STRING, "segments", "Log storage to use."),
@@ -159,8 +154,13 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
         "streams.encryption",
         _BOOLEAN,
         False,
-        "Comes with encryption; refused until then, because nothing would be encrypted.",
-        check=_not_encrypted,
+        "Encrypt what new streams store, unless they say otherwise; needs encryption.keys.",
+    ),
+    Setting(
+        "encryption.keys",
+        _STRING,
+        "env:LIFTBRIDGE_ENCRYPTION_KEY",
+        "Where the keys are: env:NAME, file:PATH or command:PROGRAM ARGUMENTS. The first one encrypts, all decrypt.",
     ),
     # --- the cluster
     Setting(

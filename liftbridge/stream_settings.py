@@ -68,6 +68,7 @@ def _defaults(settings: Mapping[str, Any]) -> StreamDefaults:
         auto_pause_time_ns=nanoseconds("streams.auto.pause.time"),
         auto_pause_disable_if_subscribers=settings["streams.auto.pause.disable.if.subscribers"],
         max_message_bytes=settings["clustering.replication.max.bytes"],
+        encryption=settings["streams.encryption"],
     )
 
 
@@ -77,7 +78,8 @@ def internal_streams(settings: Mapping[str, Any]) -> tuple[InternalStream, ...]:
     namespace = settings["clustering.namespace"]
     streams = []
     if settings["activity.stream.enabled"]:
-        streams.append(InternalStream(ACTIVITY_STREAM, f"{namespace}.activity", 1, ALL_SERVERS))
+        activity = StreamConfig(encryption=settings["streams.encryption"])
+        streams.append(InternalStream(ACTIVITY_STREAM, f"{namespace}.activity", 1, ALL_SERVERS, activity))
     if settings["cursors.stream.partitions"]:
         config = StreamConfig(
             retention_max_bytes=0,
@@ -85,6 +87,7 @@ def internal_streams(settings: Mapping[str, Any]) -> tuple[InternalStream, ...]:
             retention_max_age_ms=0,
             segment_max_bytes=min(_CURSORS_SEGMENT_BYTES, settings["streams.segment.max.bytes"]),
             compact_enabled=True,
+            encryption=settings["streams.encryption"],
         )
         streams.append(
             InternalStream(

@@ -1,5 +1,7 @@
 """CreateStream and DeleteStream. Texts and their order are the original's (reference: its API, sections 4.1 and 4.2)."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from liftbridge.broker.api import CallContext
@@ -14,8 +16,9 @@ from liftbridge.broker.validation import (
     stream_config,
 )
 from liftbridge.clock import Clock
-from liftbridge.errors import InvalidRequest
+from liftbridge.errors import FailedPrecondition, InvalidRequest
 from liftbridge.interfaces.routing import SubjectRouter
+from liftbridge.metadata.config import StreamConfig
 from liftbridge.metadata.controller import MetadataController
 from liftbridge.protocol.generated import api_pb2 as api
 
@@ -29,14 +32,41 @@ class Leaders(Protocol):
     async def wait_until_done(self, stream_id: int, index: int, timeout_s: float) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class EncryptionRules:
+    """Whether this server could encrypt, and which streams it would that don't say."""
+
+    has_keys: bool
+    default_for: Callable[[str], bool]
+
+    def decided(self, name: str, config: StreamConfig) -> StreamConfig:
+        """With its encryption settled for good: what is stored must stay readable when a default changes. Raises
+        FailedPrecondition when it can't be."""
+        encryption = self.default_for(name) if config.encryption is None else config.encryption
+        if encryption and not self.has_keys:
+            raise FailedPrecondition(
+                "Failed on preconditions for stream's encryption handler: this server has no encryption key; set "
+                "LIFTBRIDGE_ENCRYPTION_KEY, or say with encryption.keys where the keys are"
+            )
+        return replace(config, encryption=encryption)
+
+
 class StreamHandlers:
     """The control calls that change streams."""
 
-    def __init__(self, controller: MetadataController, leaders: Leaders, router: SubjectRouter, clock: Clock) -> None:
+    def __init__(
+        self,
+        controller: MetadataController,
+        leaders: Leaders,
+        router: SubjectRouter,
+        clock: Clock,
+        encryption: EncryptionRules,
+    ) -> None:
         self._controller = controller
         self._leaders = leaders
         self._router = router
         self._clock = clock
+        self._encryption = encryption
 
     async def create_stream(self, request: api.CreateStreamRequest, call: CallContext) -> api.CreateStreamResponse:
         """Answers once the stream is committed and its leaders run."""
@@ -46,7 +76,7 @@ class StreamHandlers:
         check_stream_name(request.name)
         check_group(request.group)
         partitions = partition_count(request, self._router)
-        config = stream_config(request)
+        config = self._encryption.decided(request.name, stream_config(request))
         stream = await self._controller.create_stream(
             name=request.name,
             subject=request.subject,

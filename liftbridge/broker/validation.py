@@ -1,6 +1,6 @@
 """Checks of what clients send, before anything is proposed. The original crashes on much of what is refused here."""
 
-from liftbridge.errors import InvalidRequest, Unimplemented
+from liftbridge.errors import InvalidRequest
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.config import StreamConfig
 from liftbridge.metadata.model import ACTIVITY_STREAM, CURSORS_STREAM
@@ -81,8 +81,6 @@ def replication_factor(request: api.CreateStreamRequest, cluster_size: int) -> i
 
 def stream_config(request: api.CreateStreamRequest) -> StreamConfig:
     """The overrides, each within bounds."""
-    if request.encryption.value:
-        raise Unimplemented("encryption is not implemented yet by this server; nothing was created")
 
     def integer(field: str, maximum: int = _MAX_INT64, minimum: int = 0) -> int | None:
         if not request.HasField(field):
@@ -108,5 +106,5 @@ def stream_config(request: api.CreateStreamRequest) -> StreamConfig:
         auto_pause_disable_if_subscribers=flag("autoPauseDisableIfSubscribers"),
         min_isr=integer("minIsr", 1 << 20, -(1 << 31)),
         optimistic_concurrency_control=flag("optimisticConcurrencyControl"),
-        encryption=None,
+        encryption=flag("encryption"),
     )

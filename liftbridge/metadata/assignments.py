@@ -94,6 +94,7 @@ def _assignment(
         listens=stream.name not in _RESERVED,
         paused=partition.paused,
         readonly=partition.readonly,
+        encrypted=bool(stream.config.encryption),
         auto_pause=_NEVER if stream.name in _RESERVED else _auto_pause(stream.config, defaults),
     )
 

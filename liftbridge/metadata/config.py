@@ -55,3 +55,4 @@ class StreamDefaults:
     auto_pause_time_ns: int = 0
     auto_pause_disable_if_subscribers: bool = False
     max_message_bytes: int = 1_048_576
+    encryption: bool = False

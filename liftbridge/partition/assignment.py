@@ -41,7 +41,8 @@ class Assignment:
 
     ``replicas``, ``isr`` and ``leader`` are server IDs; ``leader`` is "" while the partition is offline. ``leads`` is
     whether this start of this server is the leader. ``listens``: to its subject on the transport. ``paused``: the log is closed,
-    and the leader waits for somebody who wants the partition. ``readonly``: the leader takes no messages.
+    and the leader waits for somebody who wants the partition. ``readonly``: the leader takes no messages. ``encrypted``: what is
+    stored is.
     """
 
     key: PartitionKey
@@ -62,3 +63,4 @@ class Assignment:
     paused: bool = False
     readonly: bool = False
     auto_pause: AutoPause = AutoPause()
+    encrypted: bool = False

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, Unavailable
+from liftbridge.interfaces.keys import KeyRing
 from liftbridge.interfaces.log import LogId, LogStorage
 from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
+from liftbridge.partition.encryption import encrypted
 from liftbridge.partition.leader import PartitionLeader
 from liftbridge.partition.partition import Partition, PartitionFigures, PartitionKey
 from liftbridge.partition.replication.cluster import Servers
@@ -120,8 +122,10 @@ class PartitionManager:
         *,
         server_id: str,
         wake: Callable[[PartitionKey], None] = lambda _key: None,
+        keys: KeyRing | None = None,
     ) -> None:
         self._storage = storage
+        self._keys = keys
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
         self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id, wake)
@@ -272,6 +276,9 @@ class PartitionManager:
         assignment = local.assignment
         try:
             log = self._storage.open(assignment.key.log_id, assignment.log_settings)
+            if assignment.encrypted:
+                key_bytes = assignment.log_settings.segment_max_bytes
+                log = encrypted(log, self._keys, assignment.key.log_id, key_bytes=key_bytes)
         except StorageError as error:
             local.damage = str(error)
             logger.error("%s is offline: %s", assignment.key, error)

@@ -13,7 +13,7 @@ position bytes field
 ======== ===== ==========================================================================
 0        4     CRC-32C of everything that follows, body included
 4        1     format version, 1
-5        1     attributes: bit 3 values are encrypted, bit 4 control batch (no client sees its records)
+5        1     attributes: bit 3 the body is encrypted, bit 4 control batch (no client sees its records)
 6        2     header length, 48
 8        4     body length
 12       4     record count
@@ -206,8 +206,20 @@ def iter_records(body: bytes | memoryview) -> Iterator[RecordSlice]:
 
 
 def cut_batch(batch: RecordBatch, end_offset: int) -> RecordBatch:
-    """The batch without its records at ``end_offset`` and above."""
+    """The batch without its records at ``end_offset`` and above. Of an encrypted one only the header can say so: whoever
+    decrypts it leaves the others out."""
     body = batch.data[HEADER_BYTES:]
+    attributes = batch.data[ATTRIBUTES_POSITION]
+    if attributes & ATTRIBUTE_ENCRYPTED:
+        return encode_batch(
+            body,
+            base_offset=batch.base_offset,
+            end_offset=end_offset,
+            record_count=min(batch.record_count, end_offset - batch.base_offset),
+            leader_epoch=batch.leader_epoch,
+            timestamp_ns=batch.timestamp_ns,
+            attributes=attributes,
+        )
     kept = [record for record in iter_records(body) if record.offset < end_offset]
     return encode_batch(
         body[: kept[-1].end] if kept else b"",
@@ -216,5 +228,5 @@ def cut_batch(batch: RecordBatch, end_offset: int) -> RecordBatch:
         record_count=len(kept),
         leader_epoch=batch.leader_epoch,
         timestamp_ns=batch.timestamp_ns,
-        attributes=batch.data[ATTRIBUTES_POSITION],
+        attributes=attributes,
     )

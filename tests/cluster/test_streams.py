@@ -114,8 +114,8 @@ async def test_odd_names_are_only_names(client: ApiClient, name: str) -> None:
     await client("DeleteStream", name=name)
 
 
-async def test_encryption_is_refused_until_it_exists(client: ApiClient, stream: str) -> None:
-    with fails_with(grpc.StatusCode.UNIMPLEMENTED, "encryption"):
+async def test_encryption_without_a_key_is_refused(client: ApiClient, stream: str) -> None:
+    with fails_with(grpc.StatusCode.FAILED_PRECONDITION, "no encryption key; set LIFTBRIDGE_ENCRYPTION_KEY"):
         await client("CreateStream", name=stream, subject="secret", encryption=api.NullableBool(value=True))
 
 

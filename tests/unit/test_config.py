@@ -218,7 +218,6 @@ def test_every_mistake_is_reported_at_once_with_its_place(read: _Read) -> None:
         ("clustering.server.id = a.b", "must not contain"),
         ("clustering.namespace = ''", "must not be empty"),
         ("clustering.server.id = a, b", "not a list"),
-        ("streams.encryption = true", "nothing would be encrypted"),
     ],
 )
 def test_wrong_value_is_named_with_what_would_be_right(read: _Read, line: str, said: str) -> None:

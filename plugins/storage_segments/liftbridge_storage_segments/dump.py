@@ -9,7 +9,14 @@ from google.protobuf.message import DecodeError
 from liftbridge.errors import ProtocolError
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge.protocol.record_batch import HEADER_BYTES, RECORD_PREFIX_BYTES, decode_batch, iter_records
+from liftbridge.protocol.record_batch import (
+    ATTRIBUTE_ENCRYPTED,
+    ATTRIBUTES_POSITION,
+    HEADER_BYTES,
+    RECORD_PREFIX_BYTES,
+    decode_batch,
+    iter_records,
+)
 from liftbridge_storage_segments.segment import SEGMENT_SUFFIX, SUMMARY_SUFFIX
 from liftbridge_storage_segments.summary import decode_summary
 
@@ -52,6 +59,9 @@ def _dump_batch(batch: RecordBatch, position: int, out: IO[str], values: bool) -
         f"  byte {position}: batch of {batch.record_count}, {left}offsets {batch.base_offset} to {batch.end_offset - 1}, "
         f"epoch {batch.leader_epoch}, {_time(batch.timestamp_ns)}, {len(batch.data):,} bytes, checksum ok\n"
     )
+    if batch.data[ATTRIBUTES_POSITION] & ATTRIBUTE_ENCRYPTED:
+        out.write("    encrypted: a server that has the key shows what is in it\n")
+        return
     body = batch.data[HEADER_BYTES:]
     for record in iter_records(body):
         try:
