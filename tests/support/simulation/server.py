@@ -254,7 +254,7 @@ def simulated_system(chance: random.Random, state_class: type[MetadataState]) ->
             "liftbridge.server.MetadataState": state_class,
             "liftbridge.server.load_identity": load_identity,
             "liftbridge.server.random_id": random_id,
-            "liftbridge.server.exchange_limits": small_answers,
+            "liftbridge.wiring.exchange_limits": small_answers,
             "liftbridge.server._tune_garbage_collector": lambda: None,
             "liftbridge.cluster.node.random_id": random_id,
             "liftbridge.cluster.node.save_identity": save_identity,
