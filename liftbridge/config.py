@@ -188,8 +188,10 @@ def _fill_data_dir(values: dict[str, Any]) -> None:
 def _read_file(path: Path) -> list[_Given]:
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Failed to load configuration file {path}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"Failed to load configuration file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Failed to load configuration file {path}: it isn't text in UTF-8") from error
     if path.suffix.lower() in _YAML_SUFFIXES or _looks_like_yaml(text):
         tree, yaml = _parse_yaml(path, text), True
     else:
@@ -221,8 +223,12 @@ def _parse_yaml(path: Path, text: str) -> Mapping[str, Any]:
 
     try:
         parsed = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"Failed to load configuration file {path}{line}: {said}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"Failed to load configuration file {path}: {error}") from error
+        raise ConfigError(f"Failed to load configuration file {path}: {' '.join(str(error).split())}") from error
     if parsed is not None and not isinstance(parsed, dict):
         raise ConfigError(f"Failed to load configuration file {path}: it holds no settings but {type(parsed).__name__}")
     return parsed or {}

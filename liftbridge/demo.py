@@ -32,7 +32,9 @@ async def _run(port: int, data_dir: Path | None, stay: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="liftbridge-demo-") as temporary:
         folder = data_dir or Path(temporary)
         async with _broker(port, nats_port, folder):
-            await _show(port, nats_port, folder)
+            await _show(port, nats_port)
+            if data_dir is not None or stay:
+                _say(f"Look at what is on disk\n  liftbridge dump-log {_only_log(folder)}")
             if stay:
                 _say(f"\nThe broker goes on at localhost:{port}. Ctrl-C ends it.")
                 await _until_interrupted()
@@ -71,7 +73,7 @@ async def _wait_until_serving(port: int, process: "subprocess.Popen[bytes]") -> 
                     await asyncio.sleep(0.1)
 
 
-async def _show(port: int, nats_port: int, folder: Path) -> None:
+async def _show(port: int, nats_port: int) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         await _unary(channel, "CreateStream", api.CreateStreamRequest(name=_STREAM, subject=_SUBJECT))
         _say(f'Created the stream "{_STREAM}": it records what is published on the NATS subject "{_SUBJECT}"')
@@ -84,9 +86,14 @@ async def _show(port: int, nats_port: int, folder: Path) -> None:
     _say(
         "\nNext: run a broker of your own, and publish to it from any NATS or Liftbridge client\n"
         "  liftbridge serve --embedded-nats --raft-bootstrap-seed --data-dir ./data\n"
-        "Look at what is on disk\n"
-        f"  liftbridge dump-log {folder / 'streams'}/...   (demo --stay keeps this broker running)"
+        "or let this one go on, and keep what it stored\n"
+        "  liftbridge demo --stay --data-dir ./demo"
     )
+
+
+def _only_log(folder: Path) -> Path:
+    """The directory of the one partition that there is."""
+    return next((folder / "streams").glob("*-0"))
 
 
 async def _publish_by_nats(nats_port: int) -> None:

@@ -25,6 +25,8 @@ async def _run(settings: Settings, plugins: PluginManager) -> int:
 
     def end() -> None:
         """The second signal cuts short what the first one began."""
+        if stop.is_set() and not hurry.is_set():
+            logger.info("Asked again: not waiting for other servers to take over")
         (hurry if stop.is_set() else stop).set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -37,6 +39,7 @@ async def _run(settings: Settings, plugins: PluginManager) -> int:
             await _finished_before(server.drain(), hurry, server.failed)
     finally:
         await server.stop()
+    logger.info("Stopped")
     return 0
 
 

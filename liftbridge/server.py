@@ -89,6 +89,7 @@ class Server:
         )
         parts = make_parts(setup)
         await self._open(parts)
+        await self._refuse_logs_without_metadata(parts)
         node = self._node = make_node(setup, parts, identity, self._fail)
         controller = self._controller = await self._enter_cluster(parts.consensus, node)
         services = make_services(setup, parts, node, controller)
@@ -115,6 +116,7 @@ class Server:
         logger.info("Liftbridge Version:        %s", version())
         logger.info("Server ID:                 %s", self.server_id)
         logger.info("Namespace:                 %s", settings["clustering.namespace"])
+        logger.info("Data Directory:            %s", settings["data.dir"])
         logger.info("Default Retention Policy:  %s", describe_retention(settings))
         auto_pause = settings["streams.auto.pause.time"]
         logger.info("Default Partition Pausing: %s", describe_duration(auto_pause) if auto_pause else "disabled")
@@ -125,6 +127,15 @@ class Server:
         await parts.transport.start()
         self._exit.callback(parts.index.close)
         self._exit.callback(parts.logs.close)
+
+    async def _refuse_logs_without_metadata(self, parts: Parts) -> None:
+        """They would be removed, as those of streams that were deleted."""
+        if not await parts.consensus.is_stored() and parts.logs.list_logs():
+            raise StorageError(
+                f"data directory {self._settings['data.dir']} holds messages, but not the metadata that says of which streams: "
+                "was the stable store removed, or another storage.stable chosen? Bring it back, or begin with an empty "
+                "--data-dir"
+            )
 
     async def _enter_cluster(self, consensus: Consensus, node: ClusterNode) -> MetadataController:
         self._state.subscribe(self._changed.set)

@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class, shell_complete
 
 from liftbridge.cli.clients import make_group
 from liftbridge.cli.names import CLIENT_COMMANDS, COMPLETING
-from liftbridge.cli.parser import make_parser
+from liftbridge.cli.parser import make_parser, subparsers
 
 
 @click.command("completion")
@@ -34,7 +34,7 @@ def complete(instruction: str) -> int:
 def everything() -> click.Group:
     """Every command, to be completed and not to be run."""
     group = make_group()
-    for name, parser in _subparsers(make_parser()).items():
+    for name, parser in subparsers(make_parser()).items():
         if name not in CLIENT_COMMANDS:
             group.add_command(_mirror(name, parser))
     return group
@@ -42,18 +42,11 @@ def everything() -> click.Group:
 
 def _mirror(name: str, parser: argparse.ArgumentParser) -> click.Command:
     options = [_option(action) for action in parser._actions if action.option_strings]
-    subparsers = _subparsers(parser)
-    if subparsers:
-        return click.Group(name, params=options, commands=[_mirror(*item) for item in subparsers.items()])
+    actions = subparsers(parser)
+    if actions:
+        return click.Group(name, params=options, commands=[_mirror(*item) for item in actions.items()])
     arguments = [_argument(action) for action in parser._actions if not action.option_strings]
     return click.Command(name, params=[*options, *arguments], add_help_option=False, help=parser.description)
-
-
-def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
 
 
 def _option(action: argparse.Action) -> click.Parameter:

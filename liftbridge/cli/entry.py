@@ -59,17 +59,13 @@ def _run(arguments: list[str]) -> int:
 
 
 def _run_server_command(arguments: list[str]) -> int:
-    from liftbridge.cli.parser import make_parser
+    from liftbridge.cli.parser import read_command_line
 
     if arguments and arguments[0].startswith("-") and arguments[0] not in _NOT_SERVE:
         arguments.insert(0, "serve")
-    parser = make_parser()
-    options = parser.parse_args(arguments)
-    if options.command is None:
-        parser.print_help()
-        return Exit.DONE
-    command: Callable[[argparse.Namespace], int] = options.command
     try:
+        options = read_command_line(arguments)
+        command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except BrokenPipeError:
         raise

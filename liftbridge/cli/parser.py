@@ -4,19 +4,72 @@ argparse, because the server process is this process, and the friendlier librari
 """
 
 import argparse
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from liftbridge.cli import operators
 from liftbridge.cli.names import CLIENT_COMMANDS
+from liftbridge.errors import ConfigError
 from liftbridge.plugin_template import SEAM_NAMES
 from liftbridge.version import version
 
 
+class CommandParser(argparse.ArgumentParser):
+    """argparse, with its errors as ours: a line that says what is wrong, and one that says what helps."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError."""
+        raise ConfigError(f"{message}\ntry '{self.prog} --help'")
+
+
+def read_command_line(arguments: Sequence[str]) -> argparse.Namespace:
+    """``command`` is what the words ask for, None when they ask for nothing. Raises ConfigError for words that mean nothing,
+    with what may have been meant."""
+    parser = make_parser()
+    commands = subparsers(parser)
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in commands:
+        parser.error(f'there is no command "{arguments[0]}"{_did_you_mean(arguments[0], commands)}')
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        command = _innermost(parser, arguments)
+        flags = [flag for action in command._actions for flag in action.option_strings]
+        command.error(f'there is no "{unknown[0]}" here{_did_you_mean(unknown[0], flags)}')
+    if options.command is None:
+        options.command = partial(_show_help, parser)
+    return options
+
+
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The commands, or the actions of a command, by name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def _innermost(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command and action that the words begin with."""
+    for word in words:
+        parser = subparsers(parser).get(word, parser)
+    return parser
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    nearest = get_close_matches(word, known, n=1)
+    return f'; did you mean "{nearest[0]}"?' if nearest else ""
+
+
+def _show_help(parser: argparse.ArgumentParser, _options: argparse.Namespace) -> int:
+    parser.print_help()
+    return 0
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Every command and flag; the tests hold the reference to it."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="liftbridge",
         description="Durable, replicated, replayable message streams for NATS.",
         epilog='"liftbridge --raft-bootstrap-seed ..." without a command means "liftbridge serve ...".',

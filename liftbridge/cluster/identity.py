@@ -42,8 +42,15 @@ def load_identity(data_dir: Path, *, wanted_id: str, fallback_id: str, namespace
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         stored = json.loads(path.read_text()) if path.exists() else None
-    except (OSError, ValueError) as error:
-        raise StorageError(f"data directory {data_dir}: {path.name}: {error}") from error
+    except OSError as error:
+        reason = "it is a file" if data_dir.is_file() else error.strerror
+        raise StorageError(
+            f"data directory {data_dir} can't be used: {reason}. Name another with --data-dir"
+        ) from error
+    except ValueError as error:
+        raise StorageError(
+            f"{path}, which says who this server is, can't be read: {error}. Restore it, or begin with an empty --data-dir"
+        ) from error
     if stored is None:
         identity = Identity(wanted_id or fallback_id, namespace)
         save_identity(data_dir, identity)
@@ -132,4 +139,4 @@ def _write(path: Path, content: dict[str, object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise StorageError(f"{path}: {error}") from error
+        raise StorageError(f"{path} can't be written: {error.strerror}") from error

@@ -128,11 +128,29 @@ def test_a_connection_that_breaks_is_no_reader_that_went_away(
     assert capfd.readouterr().err == "liftbridge: the connection broke\n"
 
 
-def test_unknown_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        cli.run(["--nope"])
-    assert ended.value.code == 2
-    assert "--nope" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sevre"], 'there is no command "sevre"; did you mean "serve"?\ntry \'liftbridge --help\''),
+        (
+            ["--data-dri", "x"],
+            'there is no "--data-dri" here; did you mean "--data-dir"?\ntry \'liftbridge serve --help\'',
+        ),
+        (
+            ["cluster", "drain", "a", "--jsn"],
+            'no "--jsn" here; did you mean "--json"?\ntry \'liftbridge cluster drain --help',
+        ),
+        (["serve", "extra"], 'there is no "extra" here\ntry'),
+        (["cluster", "drain"], "required: SERVER\ntry 'liftbridge cluster drain --help'"),
+        (["demo", "--port", "x"], "--port: invalid int value: 'x'\ntry 'liftbridge demo --help'"),
+    ],
+)
+def test_words_that_mean_nothing_are_named_with_what_may_be_meant(
+    served: list[Settings], capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert cli.run(arguments) == 2
+    assert said in capsys.readouterr().err.replace("\nliftbridge: ", "\n")
+    assert served == []
 
 
 def test_without_anything_it_shows_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The hooks of the gRPC endpoint."""
 
+import os
 from typing import TYPE_CHECKING
 
 from liftbridge.errors import ConfigError
@@ -126,6 +127,9 @@ def _tls_context(cert: str, key: str) -> "ssl.SSLContext | None":
         return None
     if not cert or not key:
         raise ConfigError("endpoint.grpc.tls.cert and endpoint.grpc.tls.key go together")
+    for path in (cert, key):
+        if not os.path.isfile(path):
+            raise ConfigError(f"failed to load TLS key pair: there is no file {path}")
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -133,6 +137,10 @@ def _tls_context(cert: str, key: str) -> "ssl.SSLContext | None":
     context.set_alpn_protocols(["h2"])
     try:
         context.load_cert_chain(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"failed to load TLS key pair {cert}, {key}: {error}") from error
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"failed to load TLS key pair: {cert} and {key} are no certificate and its private key in PEM ({error.reason})"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"failed to load TLS key pair {cert}, {key}: {error.strerror}") from error
     return context

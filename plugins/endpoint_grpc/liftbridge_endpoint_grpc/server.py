@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -105,9 +106,13 @@ class GrpcEndpoint(Endpoint):
             self._server = await asyncio.get_running_loop().create_server(
                 lambda: _Connection(self), host, port, ssl=self.settings.tls, backlog=1024
             )
-        except (OSError, OverflowError) as error:
-            raise ConfigError(f"can't listen on {host}:{port}: {error}") from error
-        logger.info("Starting Liftbridge server on %s:%d...", host, self.port)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise ConfigError(
+                f"can't listen on {host}:{port}: {reason}. Choose another address with --host and --port "
+                "(endpoint.grpc.listen)"
+            ) from error
+        logger.debug("Listening on %s:%d", host, self.port)
 
     @property
     def advertised_host(self) -> str:

@@ -47,7 +47,7 @@ class LmdbStableStore(StableStore):
         delete_range: tuple[bytes, bytes] | None = None,
     ) -> None:
         environment = self._open()
-        with self._storage_errors("write"), environment.begin(write=True) as transaction:
+        with self._storage_errors("written"), environment.begin(write=True) as transaction:
             for key in deletes:
                 transaction.delete(key)
             if delete_range is not None:
@@ -67,7 +67,7 @@ class LmdbStableStore(StableStore):
     def _open(self) -> lmdb.Environment:
         with self._lock:
             if self._environment is None:
-                with self._storage_errors("open"):
+                with self._storage_errors("opened"):
                     self._directory.mkdir(parents=True, exist_ok=True)
                     self._hold()
                     self._environment = self._open_environment()
@@ -107,7 +107,8 @@ class LmdbStableStore(StableStore):
                 f"{self._directory} is full: raise storage.lmdb.stable.max.size ({self._max_bytes} bytes)"
             ) from error
         except (lmdb.Error, OSError) as error:
-            raise StorageError(f"{self._directory}: {what}: {error}") from error
+            said = str(error).removeprefix(f"{self._directory}: ")
+            raise StorageError(f"the stable store {self._directory} can't be {what}: {said}") from error
 
 
 def _sync_directory(path: Path) -> None:

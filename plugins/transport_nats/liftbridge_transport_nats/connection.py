@@ -1,6 +1,7 @@
 """One connection to NATS: connects once with few attempts, then reconnects for ever."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Connection:
         self._echo = echo
         self._changed = changed
         self._stopping = False
+        self._was_connected = False
         self._last_error = ""
         #: Whether messages flow: unlike nats-py's word, not before the subscriptions are renewed.
         self.connected = False
@@ -47,13 +49,15 @@ class Connection:
                 **options,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            reason = self._last_error or str(error) or type(error).__name__
-            raise TransportError(f"failed to connect to NATS at {', '.join(servers)}: {reason}") from error
+            raise TransportError(
+                f"failed to connect to NATS at {', '.join(servers)}: {self._last_error or _reason(error)}. Is it running "
+                "there? transport.nats.servers (--nats-servers) says where it is"
+            ) from error
         except ValueError as error:
             raise ConfigError(f"transport.nats.servers: {error} ({', '.join(servers)})") from error
         self.client.options["max_reconnect_attempts"] = -1  # from now on for ever: nobody waits for the outcome
         self._last_error = ""
-        self.connected = True
+        self._was_connected = self.connected = True
 
     async def close(self) -> None:
         """Sends what is buffered, if there is a connection, and disconnects. Idempotent."""
@@ -81,8 +85,18 @@ class Connection:
         self._changed()
 
     async def _log_error(self, error: Exception) -> None:
-        """nats-py reports each failed attempt, several times a second; the same news is told once."""
-        text = str(error) or type(error).__name__
+        """nats-py reports each failed attempt, several times a second; the same news is told once. Of the first attempts
+        who called ``connect`` hears."""
+        text = _reason(error)
         if text != self._last_error and not self._stopping:
             self._last_error = text
-            logger.warning('Connection "%s": %s', self.name, text)
+            logger.log(
+                logging.WARNING if self._was_connected else logging.DEBUG, 'Connection "%s": %s', self.name, text
+            )
+
+
+def _reason(error: Exception) -> str:
+    """In the system's words, without its numbers."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    return str(error) or type(error).__name__

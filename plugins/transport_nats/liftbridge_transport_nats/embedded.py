@@ -51,7 +51,7 @@ class EmbeddedServer:
         except TimeoutError:
             await self.stop()
             raise TransportError(f"unable to start embedded NATS server: not ready in {_START_TIMEOUT_S} s") from None
-        logger.info("Starting embedded NATS server on %s:%d", host, port)
+        logger.info("Embedded NATS server listens on %s:%d", host, port)
         self._arguments += ["-a", host.strip("[]"), "-p", str(port)]
         self._watcher = asyncio.create_task(self._keep_running())
         return f"nats://{'127.0.0.1' if host in ('0.0.0.0', '[::]') else host}:{port}"
@@ -120,12 +120,25 @@ async def _forward_log(stream: asyncio.StreamReader, listening: "asyncio.Future[
         level = _LEVELS.get(kind, logging.DEBUG)
         if level >= logging.ERROR or not match:
             last_error = message
+            if not listening.done():
+                level = logging.DEBUG  # whoever waits for the start hears of it
         logger.log(level, "nats: %s", message)
         found = _LISTENING.search(message)
         if found and not listening.done():
             listening.set_result((found[1], int(found[2])))
     if not listening.done():
-        listening.set_exception(TransportError(f"unable to start embedded NATS server: {last_error}"))
+        listening.set_exception(
+            TransportError(f"unable to start embedded NATS server: {last_error}{_remedy(last_error)}")
+        )
+
+
+def _remedy(error: str) -> str:
+    if "address already in use" not in error:
+        return ""
+    return (
+        ". To use what listens there, if it is a NATS server, say --nats-servers instead of --embedded-nats; to listen "
+        "elsewhere, set transport.nats.embedded.listen"
+    )
 
 
 def _arguments(listen: str, config_file: str) -> list[str]:

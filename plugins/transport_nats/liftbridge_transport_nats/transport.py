@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import nats.errors
 
@@ -174,6 +175,16 @@ def _check_servers(servers: Sequence[str]) -> None:
         scheme, separator, _ = url.partition("://")
         if separator and scheme not in ("nats", "tls"):
             raise ConfigError(f'transport.nats.servers: "{url}" begins with neither nats:// nor tls://')
+        if not _has_host(url if separator else f"nats://{url}"):
+            raise ConfigError(f'transport.nats.servers: "{url}" is no URL like nats://host:4222')
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large a one
+        return False
 
 
 def _make_embedded(settings: Mapping[str, Any]) -> Any:
