@@ -130,7 +130,7 @@ class Server:
 
     async def _refuse_logs_without_metadata(self, parts: Parts) -> None:
         """They would be removed, as those of streams that were deleted."""
-        if not await parts.consensus.is_stored() and parts.logs.list_logs():
+        if parts.logs.list_logs() and not await parts.consensus.is_stored():
             raise StorageError(
                 f"data directory {self._settings['data.dir']} holds messages, but not the metadata that says of which streams: "
                 "was the stable store removed, or another storage.stable chosen? Bring it back, or begin with an empty "
