@@ -33,8 +33,8 @@ async def _run(port: int, data_dir: Path | None, stay: bool) -> int:
         folder = data_dir or Path(temporary)
         async with _broker(port, nats_port, folder):
             await _show(port, nats_port)
-            if data_dir is not None or stay:
-                _say(f"Look at what is on disk\n  liftbridge dump-log {_only_log(folder)}")
+            if (data_dir is not None or stay) and (log := _only_log(folder)):
+                _say(f"Look at what is on disk\n  liftbridge dump-log {log}")
             if stay:
                 _say(f"\nThe broker goes on at localhost:{port}. Ctrl-C ends it.")
                 await _until_interrupted()
@@ -91,9 +91,9 @@ async def _show(port: int, nats_port: int) -> None:
     )
 
 
-def _only_log(folder: Path) -> Path:
-    """The directory of the one partition that there is."""
-    return next((folder / "streams").glob("*-0"))
+def _only_log(folder: Path) -> Path | None:
+    """The directory of the one partition that there is; none if the log storage isn't segment files."""
+    return next((folder / "streams").glob("*-0"), None)
 
 
 async def _publish_by_nats(nats_port: int) -> None:

@@ -77,6 +77,8 @@ class StreamHandlers:
         check_group(request.group)
         partitions = partition_count(request, self._router)
         config = self._encryption.decided(request.name, stream_config(request))
+        if not 0 <= request.replicationFactor <= len(self._controller.servers()):
+            await self._controller.catch_up()  # this server may not know yet of servers that came just now
         stream = await self._controller.create_stream(
             name=request.name,
             subject=request.subject,

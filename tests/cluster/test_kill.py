@@ -32,7 +32,11 @@ async def publish_until_killed(broker: BrokerProcess, first: int, kill_after: in
         writing = asyncio.create_task(write())
         try:
             while True:
-                answer = await session.read()
+                try:
+                    answer = await asyncio.wait_for(session.read(), 20)
+                except TimeoutError:
+                    progress = f"{len(sent)} written, {len(acked)} acked, kill after {kill_after}, {writing}"
+                    pytest.fail(f"no ack and no end for 20 s: {progress}; {broker.log()[-2000:]}")
                 assert not answer.HasField("asyncError"), answer
                 acked[answer.ack.offset] = sent[answer.correlationId]
                 if len(acked) == kill_after:

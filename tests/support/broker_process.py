@@ -112,7 +112,10 @@ class BrokerProcess:
         if process is None:
             return 0
         process.send_signal(number)
-        return process.wait(20)
+        try:
+            return process.wait(20)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the broker doesn't end: {self.log()[-3000:]}") from None
 
     def resident_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])

@@ -99,9 +99,12 @@ class Invariants:
     def is_excused(self, log_id: LogId) -> bool:
         return self._histories[log_id].excused
 
+    def excused_logs(self) -> list[LogId]:
+        return [log_id for log_id, history in self._histories.items() if history.excused]
+
     @property
     def excused(self) -> int:
-        return sum(one.excused for one in self._histories.values())
+        return len(self.excused_logs())
 
     def committed_end(self, log_id: LogId) -> int:
         return self._histories[log_id].committed_end
