@@ -18,7 +18,8 @@ _LEASE_POLL_S = 0.05
 @dataclass(frozen=True, slots=True)
 class GroupAccess:
     """What group subscriptions need to know of this server. ``catch_up`` returns once it knows the metadata that was
-    committed before the call; while it ``holds_lease``, nobody else leads what it leads."""
+    committed before the call; while it ``holds_lease``, nobody else leads what it leads, but for half a session time-out
+    after a leader that lives was replaced and cut off (Heartbeats)."""
 
     state: MetadataState
     readers: GroupReaders

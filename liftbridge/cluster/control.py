@@ -81,14 +81,15 @@ class ControllerCore:
     # --- what comes in ------------------------------------------------------------------------------------------------
 
     def heartbeat(self, server_id: str, incarnation: str, now_ns: int) -> bool:
-        """A sign of life. False for a start of a server that isn't registered, or isn't any more."""
+        """A sign of life. True if its sender is up in metadata: others may lead what is led by one that is not, and for
+        a start of a server that isn't registered it is no sign at all."""
         self._wake(now_ns)
         server = self._state.servers.get(server_id)
         if server is None or server.incarnation != incarnation or server.status is ServerStatus.GONE:
             return False
         session = self._session(server, now_ns)
         session.heard_ns, session.gone = now_ns, False
-        return True
+        return server.status is not ServerStatus.DOWN
 
     def quiet(self, now_ns: int) -> list[tuple[str, str]]:
         """Servers that are up as far as is known and haven't been heard for half a time-out, with their starts: worth

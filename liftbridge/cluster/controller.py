@@ -215,7 +215,11 @@ class ClusterController:
             return
         status = self._consensus.status()
         reply = internal.HeartbeatReply(
-            cluster_id=self._cluster_id, controller=self._server_id, term=status.term, number=heartbeat.number
+            cluster_id=self._cluster_id,
+            controller=self._server_id,
+            term=status.term,
+            number=heartbeat.number,
+            index=status.last_index,  # what is on its way may be the election of a successor
         )
         try:
             self._transport.publish(reply_subject, [reply.SerializeToString()])

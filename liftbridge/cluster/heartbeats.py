@@ -26,7 +26,10 @@ class Heartbeats:
 
     *Lease*: the controller lets half a session time-out pass after the last heartbeat it heard before it so much as
     asks whether a server is still there. ``holds_lease`` lasts as long from when the heartbeat was sent, so it ends
-    earlier: whoever acts as a leader only while it holds doesn't act beside its successor.
+    earlier: whoever is declared dead has lost its lease before, and gets none before it knows what was decided. Two
+    can act beside their successor until their lease ends, for half a time-out at most: a leader that others replaced
+    while it lives and that was cut off just then, and a metadata leader that was. Nothing that is committed depends on
+    leases (docs/decisions/0010).
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Heartbeats:
         self._lease_ns = int(session_timeout_s * 1e9) // 2
         self._sent_ns: dict[int, int] = {}
         self._lease_end_ns = 0
+        #: A lease that begins once this server has applied so much: index and end.
+        self._granted: tuple[int, int] = (0, 0)
         self._leader_changed = asyncio.Event()
         consensus.on_leader_change(lambda _status: self._leader_changed.set())
 
@@ -61,6 +66,7 @@ class Heartbeats:
         """Whether this server may act as the leader of partitions now."""
         if not self._transport.connected:
             return False  # which the controller may have noticed already
+        self._begin_granted()
         return self._consensus.status().is_leader or self._clock.monotonic_ns() < self._lease_end_ns
 
     async def run(self) -> None:
@@ -98,7 +104,13 @@ class Heartbeats:
                 sent_ns = self._sent_ns.pop(reply.number, None)
                 # What this server said to itself while it led proves nothing once it doesn't any more.
                 if sent_ns is not None and reply.controller != self._server_id:
-                    self._lease_end_ns = max(self._lease_end_ns, sent_ns + self._lease_ns)
+                    self._begin_granted()
+                    self._granted = (reply.index, sent_ns + self._lease_ns)
+
+    def _begin_granted(self) -> None:
+        index, end_ns = self._granted
+        if self._consensus.status().applied_index >= index:
+            self._lease_end_ns = max(self._lease_end_ns, end_ns)
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:

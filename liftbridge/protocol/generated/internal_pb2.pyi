@@ -601,16 +601,18 @@ class Heartbeat(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("cluster_id", "controller", "term", "number")
+    __slots__ = ("cluster_id", "controller", "term", "number", "index")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     controller: str
     term: int
     number: int
-    def __init__(self, cluster_id: _Optional[str] = ..., controller: _Optional[str] = ..., term: _Optional[int] = ..., number: _Optional[int] = ...) -> None: ...
+    index: int
+    def __init__(self, cluster_id: _Optional[str] = ..., controller: _Optional[str] = ..., term: _Optional[int] = ..., number: _Optional[int] = ..., index: _Optional[int] = ...) -> None: ...
 
 class Presence(_message.Message):
     __slots__ = ("cluster_id", "server_id", "incarnation", "host", "port", "established")
