@@ -22,6 +22,7 @@ from liftbridge.partition.leader import PartitionLeader
 from liftbridge.partition.partition import Partition, PartitionFigures, PartitionKey
 from liftbridge.partition.replication.cluster import Servers
 from liftbridge.partition.replication.exchange import ReplicationExchange
+from liftbridge.partition.replication.fetching import FollowedPartition
 from liftbridge.partition.roles import FollowerRole, LeaderRole, Listener, PausedRole, Role, Roles
 from liftbridge.partition.waiting_room import Intake
 
@@ -238,8 +239,29 @@ class PartitionManager:
             given_up = local.change_role(None)
             if given_up is not None:
                 self._roles.give_up(given_up)
-            local.change_role(self._roles.follow(target, local.partition))
+            self._start_following(local, target, local.partition)
         local.partition.wake_readers()
+
+    def _start_following(self, local: LocalPartition, target: Assignment, partition: Partition) -> None:
+        def begin_anew(followed: FollowedPartition) -> None:
+            asyncio.get_running_loop().call_soon(self._begin_anew, local, followed)
+
+        local.change_role(self._roles.follow(target, partition, begin_anew))
+
+    def _begin_anew(self, local: LocalPartition, followed: FollowedPartition) -> None:
+        """Puts a new log in the place of one that holds nothing and that the leader can't continue."""
+        role, partition = local.role, local.partition
+        if partition is None or not isinstance(role, FollowerRole) or role.followed is not followed:
+            return
+        logger.warning("%s: the leader ends below what retention removed here; beginning anew", local.assignment.key)
+        local.change_role(None)
+        self._roles.give_up(role)
+        partition.end(Unavailable("this replica begins anew"))
+        partition.log.delete()
+        local.partition = None
+        self._open(local)
+        if local.partition is not None:
+            self._start_following(local, local.assignment, local.partition)
 
     async def _lead(self, local: LocalPartition, target: Assignment, partition: Partition) -> None:
         """What is published from the end of the old role to the beginning of the new one waits in a room."""

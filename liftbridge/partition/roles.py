@@ -157,7 +157,9 @@ class Roles:
             logger.error("%s gets nothing from its subject: %s", target.key, error)
             return _NoSubscription()
 
-    def follow(self, target: Assignment, partition: Partition) -> FollowerRole | None:
+    def follow(
+        self, target: Assignment, partition: Partition, begin_anew: Callable[[FollowedPartition], None]
+    ) -> FollowerRole | None:
         """Begins to follow; None while there is nobody to follow."""
         if target.leader in ("", self.server_id):
             return None
@@ -169,6 +171,7 @@ class Roles:
             FollowerReplication(partition, target.leader_epoch, str(target.key)),
             needs_sync=settings.durability is Durability.SYNC,
             sync_interval_s=settings.sync_interval_s if settings.durability is Durability.INTERVAL else 0.0,
+            begin_anew=begin_anew,
         )
         self.exchange.follow(target.leader, followed)
         return FollowerRole(target.leader_epoch, target.leader, followed)

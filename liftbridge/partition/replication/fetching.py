@@ -38,13 +38,15 @@ class FetchingLimits:
 @dataclass(eq=False, slots=True)
 class FollowedPartition:
     """One partition that this server follows. ``needs_sync``: records count only once they are on the disk;
-    ``sync_interval_s``: they are brought there within this time, 0 for whenever the system likes."""
+    ``sync_interval_s``: they are brought there within this time, 0 for whenever the system likes. ``begin_anew`` asks for
+    another log in the place of this one, soon: the leader can't continue it, and nothing is in it."""
 
     log_id: LogId
     replica: Replica
     replication: FollowerReplication
     needs_sync: bool = False
     sync_interval_s: float = 0.0
+    begin_anew: Callable[["FollowedPartition"], None] = lambda _followed: None
     syncing: bool = False
 
 
@@ -228,6 +230,8 @@ class ReplicaFetcher:
                 return appended
             case SectionKind.DIVERGING:
                 if not replication.take_diverging(section.epoch, section.offset):
+                    if replication.is_stranded:
+                        followed.begin_anew(followed)
                     raise ProtocolError(f"diverges from its leader at {section.offset}, with nothing left to drop")
             case SectionKind.OUT_OF_RANGE:
                 replication.take_out_of_range(section.offset)

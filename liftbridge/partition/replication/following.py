@@ -42,8 +42,13 @@ class FollowerReplication:
         or it would be in no ISR before the next record."""
         if self._resume_offset is not None:
             return 0
-        log = self._replica.log
-        return self.leader_epoch if 0 < log.start_offset == log.end_offset else self._last_epoch
+        return self.leader_epoch if self.is_stranded else self._last_epoch
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether nothing is held, behind what retention removed. When the leader ends below that, because all who were in
+        sync lost power, this log can't be continued by anything: only a new one can."""
+        return 0 < self._replica.log.start_offset == self._replica.log.end_offset
 
     def take_slice(self, offset: int, high_watermark: int, data: bytes | memoryview) -> bool:
         """Appends what continues the log; whether there was anything. What continues another position is ignored: it
@@ -83,7 +88,7 @@ class FollowerReplication:
 
     def take_diverging(self, epoch: int, end_offset: int) -> bool:
         """Drops what the leader can't have, and says whether that brought the logs closer. One answer may not be enough:
-        the next fetch tells. False when nothing is left to drop, which takes an operator."""
+        the next fetch tells. False when nothing is left to drop: see ``is_stranded``."""
         log = self._replica.log
         before = self.next_offset
         self._resume_offset = None

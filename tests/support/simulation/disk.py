@@ -184,6 +184,7 @@ class SimulatedLog(MemoryLog):
     def delete(self) -> None:
         if not self._revoked:
             super().delete()
+            self.disk.synced.pop(self.log_id, None)
 
 
 def batches_of(log: PartitionLog) -> list[RecordBatch]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from liftbridge.clock import SystemClock
-from liftbridge.interfaces.log import LogId, LogSettings
+from liftbridge.interfaces.log import LogId, LogSettings, RetentionLimits
 from liftbridge.partition import manager
 from liftbridge.partition.assignment import Assignment, RetentionSettings
 from liftbridge.partition.durability import Durability
@@ -22,6 +22,7 @@ from liftbridge.partition.replication.fetching import FetchingLimits
 from liftbridge.partition.replication.leading import SyncLimits
 from liftbridge.partition.replication.serving import ServingLimits
 from liftbridge.protocol.record_encoding import encode_value
+from liftbridge.testing.batches import make_batch
 from liftbridge.testing.memory_log import MemoryLogStorage
 from liftbridge.testing.memory_transport import MemoryNetwork, MemoryTransport
 
@@ -413,3 +414,27 @@ async def test_a_new_leader_settles_before_it_says_what_is_latest(cluster: Clust
         cluster.network.heal("b", name)
     assert await b.local.wait_settled(PATIENCE_S)
     assert b.local.high_watermark == 1
+
+
+async def test_a_log_that_ends_above_all_that_the_leader_holds_begins_anew(cluster: Cluster) -> None:
+    """All who were in sync lost power, and retention had emptied the other's log: nothing there can be continued."""
+    a, b, c = cluster.servers.values()
+    for number in range(5):
+        await answered(a.publish(b"%d" % number))
+    for server in (a, b, c):
+        await server.kill()
+    for server in (b, c):
+        server.storage.open(LogId(7, 0), LogSettings()).truncate(2)
+    emptied = a.storage.open(LogId(7, 0), LogSettings(segment_max_bytes=1))
+    emptied.append([make_batch(5, 1, leader_epoch=1)])
+    emptied.append([make_batch(6, 1, leader_epoch=1)])
+    start = emptied.apply_retention(RetentionLimits(0, 1, 0, keep_from_offset=7), 0)
+    emptied.truncate(start)
+    assert 2 < emptied.start_offset == emptied.end_offset
+    cluster.metadata.isr = ("b", "c")
+    cluster.metadata.elect("b")
+    for server in (a, b, c):
+        await server.start()
+    await cluster.until(lambda: set(cluster.metadata.isr) == set(NAMES))
+    assert await answered(b.publish(b"all three")) == 2
+    assert a.log_bytes() == b.log_bytes() == c.log_bytes()
