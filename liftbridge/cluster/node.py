@@ -104,7 +104,7 @@ class ClusterNode:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._unclean = False
-        self._entered = False
+        self._established = False
         self._registered = False
         self._heartbeats: Heartbeats | None = None
 
@@ -131,7 +131,6 @@ class ClusterNode:
         self._identity = membership.identity
         save_identity(self._data_dir, self._identity)
         self._unclean = begin_run(self._data_dir)
-        self._entered = True
         await self._presence.announce(self._identity.cluster_id)
         self._start("controller", self._make_controller().run())
         await self._consensus.start(self._state, bootstrap=membership.voters, group=self._identity.cluster_id)
@@ -204,7 +203,8 @@ class ClusterNode:
         )
 
     def establish(self) -> None:
-        """Clients are served."""
+        """Clients are served, and every log has been opened."""
+        self._established = True
         self._presence.establish()
 
     def _look(self) -> None:
@@ -286,8 +286,9 @@ class ClusterNode:
         await self._presence.close()
 
     def note_clean_stop(self) -> None:
-        """Every log is closed."""
-        if self._entered:
+        """Every log is closed. A start that ended before it had opened them knows nothing of what the one before it had
+        written, or had lost: what was noted then stays."""
+        if self._established:
             end_run(self._data_dir)
 
     # ------------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from metadata_states import NoPolicy
 
 from liftbridge.clock import SystemClock
+from liftbridge.cluster import identity
 from liftbridge.cluster.control import ControlSettings
 from liftbridge.cluster.forming import Bootstrap
 from liftbridge.cluster.identity import load_identity
@@ -148,6 +149,27 @@ async def three(servers: Servers) -> Servers:
     await servers.start("c")
     await until(lambda: servers.group.voters == {"a", "b", "c"})
     return servers
+
+
+# --- how a run ended --------------------------------------------------------------------------------------------------
+
+
+async def test_a_start_that_ends_before_its_logs_are_open_leaves_what_was_noted_of_the_run_before(
+    three: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off, or stopped, while it waited for the others: the machine went down before it all the same."""
+    await three.stop("c")
+    monkeypatch.setattr(identity, "_boot_id", lambda: "another boot")
+    hasty = three.make("c")
+    await hasty.transport.start()
+    await hasty.node.enter()
+    await hasty.node.leave()
+    hasty.node.note_clean_stop()
+    await hasty.transport.stop()
+    assert identity.begin_run(three.folder / "c"), "still unclean"
+    back = await three.start("c")
+    back.node.note_clean_stop()
+    assert not identity.begin_run(three.folder / "c")
 
 
 # --- propagation ------------------------------------------------------------------------------------------------------
