@@ -26,6 +26,8 @@ class CursorHandlers:
 
     async def set_cursor(self, request: api.SetCursorRequest, call: CallContext) -> api.SetCursorResponse:
         """Answers once all replicas in sync hold the cursor."""
+        if request.offset < -1:
+            raise InvalidRequest(f"Invalid offset {request.offset}: must be -1, for none, or more")
         await _in_time(self._cursors.set(_cursor_of(request), request.offset), call, "the cursor may be set")
         return api.SetCursorResponse()
 
@@ -46,6 +48,8 @@ def _cursor_of(request: api.SetCursorRequest | api.FetchCursorRequest) -> Cursor
     ):
         if len(text.encode()) > limit:
             raise InvalidRequest(f"Invalid {field}: it is longer than {limit} bytes")
+    if request.partition < 0:
+        raise InvalidRequest(f"Invalid partition {request.partition}: must be 0 or more")
     return Cursor(request.cursorId, request.stream, request.partition)
 
 

@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 _ENVELOPE = envelope_header(MessageType.PUBLISH)
 _ACK_INBOX_TAG = 0x52
+#: A NATS server ends connections that send much longer command lines.
+MAX_PUBLISH_SUBJECT_BYTES = 1024
 _TOO_LARGE = "message exceeds max replication size"
 
 _ERRORS: dict[RefusalKind, type[RequestError]] = {
@@ -111,6 +113,21 @@ class Publishing:
         """Whether a message with its envelope is more than the cluster or the transport carries."""
         limit = min(self.max_message_bytes, self.transport.max_payload_bytes)
         return Refusal(RefusalKind.TOO_LARGE, _TOO_LARGE) if message_bytes + HEADER_BYTES > limit else None
+
+    def check_inbox(self, inbox: str) -> None:
+        """An inbox that a client chose must be a subject that acks can be published to. Raises InvalidRequest."""
+        problem = self.problem_with(inbox)
+        if problem is not None:
+            raise InvalidRequest(f"ackInbox is invalid: {problem}")
+
+    def problem_with(self, subject: str) -> str | None:
+        """Why nobody can publish to a subject; None if one can."""
+        if len(subject.encode()) > MAX_PUBLISH_SUBJECT_BYTES:
+            return f"it is longer than {MAX_PUBLISH_SUBJECT_BYTES} bytes"
+        problem = self.router.validate(subject)
+        if problem is None and not self.router.is_literal(subject):
+            return f'"{subject}" has wildcards'
+        return problem
 
     def lane(
         self, local: LocalPartition, subject: str, acks: AckSink, inbox: str, attached: Sequence[LocalPartition] = ()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from liftbridge.broker.api import PUBLISH_TIMEOUT_S, CallContext, PublishReply
 from liftbridge.broker.forwarding import ForwardLane
 from liftbridge.broker.publishing import Publishing, acks_in, enveloped, error_of, refusal_of
-from liftbridge.broker.targets import AckTarget, Target
+from liftbridge.broker.targets import INVALID_ACK_POLICY, AckTarget, Target
 from liftbridge.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -16,7 +16,7 @@ from liftbridge.errors import (
 )
 from liftbridge.interfaces.transport import Delivery, DeliverySink, Subscription
 from liftbridge.partition.ingress import InboxAcks, ack_error_of
-from liftbridge.partition.pending import ACK_NONE, AckSink, PendingRun
+from liftbridge.partition.pending import ACK_LEADER, ACK_NONE, AckSink, PendingRun
 from liftbridge.partition.refusal import Refusal
 from liftbridge.protocol.acks import encode_ack_response, encode_ack_texts, encode_ack_times
 from liftbridge.protocol.generated import api_pb2 as api
@@ -49,6 +49,8 @@ class SinglePublishing:
         refusal = publishing.refusal_for_size(run.longest_message_bytes)
         if refusal is not None:
             raise error_of(refusal)
+        if run.ack_inbox:
+            publishing.check_inbox(run.ack_inbox)
         inbox = run.ack_inbox or publishing.inboxes.next()
         if target.local is None and not target.grouped:
             framed = RECORD_PREFIX.pack(0, len(request)) + request
@@ -115,11 +117,13 @@ class SinglePublishing:
         """Publishes to a subject, whoever listens; the first ack wins, and a refusal comes as an ack with an error."""
         publishing = self._publishing
         subject = request.subject
-        problem = publishing.router.validate(subject)
+        problem = publishing.problem_with(subject)
         if problem is not None:
             raise InvalidRequest(f"Subject is invalid: {problem}")
-        if not publishing.router.is_literal(subject):
-            raise InvalidRequest(f'Subject is invalid: "{subject}" has wildcards')
+        if not ACK_LEADER <= request.ackPolicy <= ACK_NONE:
+            raise InvalidRequest(INVALID_ACK_POLICY.format(request.ackPolicy))
+        if request.ackInbox:
+            publishing.check_inbox(request.ackInbox)
         run = self._parser.parse_one(_as_publish_request(request).SerializeToString())
         refusal = publishing.refusal_for_size(run.longest_message_bytes)
         if refusal is not None:

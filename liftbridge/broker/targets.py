@@ -11,6 +11,10 @@ from liftbridge.partition.pending import ACK_LEADER, ACK_NONE, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.acks import AckTemplate
 
+INVALID_ACK_POLICY = "Invalid ackPolicy {}: must be 0 (LEADER), 1 (ALL) or 2 (NONE)"
+#: Of a name that a client made up, so much is told back.
+_TOLD_CHARACTERS = 80
+
 
 @dataclass(frozen=True, slots=True)
 class AckTarget:
@@ -70,7 +74,7 @@ class TargetTable:
         self._partitions = partitions
         self._router = router
         self._version = (-1, -1)
-        self._targets: dict[tuple[str, int], Target | Refusal] = {}
+        self._targets: dict[tuple[str, int], Target] = {}
 
     def find(self, stream: str, partition: int, ack_policy: int) -> Target | Refusal:
         """The target, or why there is none."""
@@ -78,9 +82,13 @@ class TargetTable:
         if version != self._version:
             self._version = version
             self._targets.clear()
-        found = self._targets.get((stream, partition))
+        if not ACK_LEADER <= ack_policy <= ACK_NONE:
+            return Refusal(RefusalKind.BAD_REQUEST, INVALID_ACK_POLICY.format(ack_policy))
+        found: Target | Refusal | None = self._targets.get((stream, partition))
         if found is None:
-            found = self._targets[stream, partition] = self._resolve(stream, partition)
+            found = self._resolve(stream, partition)
+            if isinstance(found, Target):  # refusals aren't remembered: anybody can think of names that don't exist
+                self._targets[stream, partition] = found
         if isinstance(found, Target) and found.checks_expected_offsets and ack_policy == ACK_NONE:
             return Refusal(RefusalKind.BAD_REQUEST, "stream with concurrency control must have AckPolicy set")
         return found
@@ -105,7 +113,7 @@ class TargetTable:
         streams: Mapping[str, StreamState] = self._state.streams
         state = streams.get(stream)
         if state is None:
-            return Refusal(RefusalKind.NO_SUCH_PARTITION, f"no such stream: {stream}")
+            return Refusal(RefusalKind.NO_SUCH_PARTITION, f"no such stream: {stream[:_TOLD_CHARACTERS]}")
         if not 0 <= partition < len(state.partitions):
             return Refusal(RefusalKind.NO_SUCH_PARTITION, f"no such partition: {partition}")
         local = self._partitions.get(stream, partition)

@@ -73,7 +73,7 @@ class InboxAcks:
         try:
             self._transport.publish(self._inbox, envelopes)
         except (TransportError, ValueError) as error:
-            logger.warning('ack inbox "%s": %d acks not sent: %s', self._inbox, len(envelopes), error)
+            logger.warning('ack inbox "%.80s": %d acks not sent: %s', self._inbox, len(envelopes), error)
 
 
 class _Enveloped(NamedTuple):
