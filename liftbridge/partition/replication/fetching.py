@@ -48,6 +48,7 @@ class FollowedPartition:
     sync_interval_s: float = 0.0
     begin_anew: Callable[["FollowedPartition"], None] = lambda _followed: None
     syncing: bool = False
+    sync_failed: bool = False
 
 
 class ReplicaFetcher:
@@ -113,6 +114,7 @@ class ReplicaFetcher:
     def sync_failed(self, followed: FollowedPartition, now_ns: int) -> None:
         """Nobody knows what the disk kept: tries again later, and says nothing of progress until then."""
         if self._followed.get(followed.log_id) is followed:
+            followed.sync_failed = True
             self._resting[followed.log_id] = now_ns + self._limits.retry_ns
 
     # --- fetches ------------------------------------------------------------------------------------------------------
@@ -152,9 +154,10 @@ class ReplicaFetcher:
     def _retry(self, log_id: LogId) -> None:
         del self._resting[log_id]
         followed = self._followed[log_id]
-        if followed.syncing:
+        if followed.sync_failed:
+            followed.sync_failed = False
             self._sync(followed)
-        else:
+        elif not followed.syncing:  # a second sync beside the first would vouch for what came after it began
             self._changed[log_id] = None
 
     def _open_session(self) -> None:

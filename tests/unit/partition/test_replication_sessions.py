@@ -252,6 +252,32 @@ def test_somebody_who_is_no_replica_gets_no_records(pair: Pair) -> None:
     assert b"value 0" not in b"".join(payloads)
 
 
+def test_a_rest_during_a_sync_starts_no_second_one(pair: Pair) -> None:
+    """That would vouch, when it ends, for what was appended after it began."""
+    pair.lead(epoch=EPOCH + 1)
+    pair.follow(needs_sync=True)
+    pair.fetcher.synced(pair.syncs.pop())
+    (fetch,) = pair.fetcher.collect(pair.now_ns)
+    pair.serving.receive(decode_message(fetch), "b", pair.now_ns)  # type: ignore[arg-type]
+    pair.follow(epoch=EPOCH + 1, needs_sync=True)
+    ((_, (not_leader,)),) = pair.serving.collect(pair.now_ns)
+    pair.hear(not_leader)
+    pair.pass_time(1000)
+    assert len(pair.syncs) == 1
+
+
+def test_a_sync_that_failed_is_tried_again_and_nothing_is_reported_before(pair: Pair) -> None:
+    pair.lead()
+    pair.follow(needs_sync=True)
+    pair.fetcher.sync_failed(pair.syncs.pop(), pair.now_ns)
+    pair.talk()
+    assert [entry for fetch in pair.fetches for entry in fetch.entries] == []
+    pair.pass_time(1000)
+    pair.fetcher.synced(pair.syncs.pop())
+    pair.talk()
+    assert len([entry for fetch in pair.fetches for entry in fetch.entries]) == 1
+
+
 def test_records_count_only_once_they_are_synced_where_the_stream_asks_for_it(pair: Pair) -> None:
     leading = pair.lead()
     following = pair.follow(needs_sync=True)
