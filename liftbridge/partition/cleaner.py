@@ -7,9 +7,10 @@ import logging
 from liftbridge.clock import Clock
 from liftbridge.errors import StorageError
 from liftbridge.interfaces.log import RetentionLimits
+from liftbridge.partition.assignment import RetentionSettings
 from liftbridge.partition.compacting import Compactions
 from liftbridge.partition.manager import LocalPartition, PartitionManager
-from liftbridge.partition.partition import PartitionKey
+from liftbridge.partition.partition import Partition, PartitionKey
 
 logger = logging.getLogger(__name__)
 
@@ -59,18 +60,27 @@ class Cleaner:
         return min(_LONGEST_SLEEP_S, max(_SHORTEST_SLEEP_S, (next_ns - now_ns) / 1e9))
 
 
+def limits_for(partition: Partition, retention: RetentionSettings) -> RetentionLimits:
+    """Only what is committed counts: else a leader that is cut off, and takes more than the limit without ever
+    committing it, would remove all that the others still have, and hold nothing once it has to drop the rest."""
+    log, high_watermark = partition.log, partition.high_watermark
+    uncommitted = max(0, log.end_offset - high_watermark)
+    uncommitted_bytes = log.size_bytes * uncommitted // max(1, log.end_offset - log.start_offset)
+    return RetentionLimits(
+        max_bytes=retention.max_bytes and retention.max_bytes + uncommitted_bytes,
+        max_messages=retention.max_messages and retention.max_messages + uncommitted,
+        max_age_ns=retention.max_age_ns,
+        keep_from_offset=high_watermark,
+    )
+
+
 async def clean(local: LocalPartition, clock: Clock) -> None:
     """Rolls the active segment if it is old, then applies the limits. Never removes uncommitted records."""
     partition, retention = local.partition, local.assignment.retention
     if partition is None:
         return
     now_ns = clock.time_ns()
-    limits = RetentionLimits(
-        max_bytes=retention.max_bytes,
-        max_messages=retention.max_messages,
-        max_age_ns=retention.max_age_ns,
-        keep_from_offset=partition.high_watermark,
-    )
+    limits = limits_for(partition, retention)
     try:
         partition.log.roll_if_due(now_ns)
         if limits.max_bytes or limits.max_messages or limits.max_age_ns:

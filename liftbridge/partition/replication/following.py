@@ -6,7 +6,7 @@ from bisect import bisect_right
 from liftbridge.errors import ProtocolError
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.partition.replication.replica import Replica
-from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch, iter_batches, iter_records
+from liftbridge.protocol.record_batch import HEADER_BYTES, decode_header, encode_batch, iter_batches, iter_records
 
 logger = logging.getLogger(__name__)
 
@@ -96,17 +96,18 @@ class FollowerReplication:
             starts = log.epochs
             place = bisect_right(starts, epoch, key=lambda start: start.leader_epoch)
             end_offset = min(end_offset, starts[place].start_offset if place < len(starts) else log.end_offset)
-        self._truncate(end_offset)
+        self._truncate(end_offset, epoch)
         return self.next_offset < before
 
     def take_out_of_range(self, start_offset: int) -> None:
         """The leader's log begins behind our position. What is committed here was removed there by retention and can
         stay; the rest nobody can compare any more."""
         log = self._replica.log
-        self._truncate(min(log.end_offset, max(self._replica.high_watermark, log.start_offset)))
+        self._truncate(min(log.end_offset, max(self._replica.high_watermark, log.start_offset)), self._last_epoch)
         self._resume_offset = max(start_offset, log.end_offset)
 
-    def _truncate(self, end_offset: int) -> None:
+    def _truncate(self, end_offset: int, epoch: int) -> None:
+        """``epoch`` is the leader's for what is below ``end_offset``."""
         replica = self._replica
         log = replica.log
         end_offset = max(end_offset, log.start_offset)
@@ -130,10 +131,33 @@ class FollowerReplication:
                 end_offset,
                 self.leader_epoch,
             )
+            behind_gap = self._begins_a_batch(end_offset)
             log.truncate(end_offset)
-        replica.retract_high_watermark(log.end_offset)  # which may be lower: compaction left nothing right below
+            if behind_gap and log.end_offset < end_offset:
+                self._fill_gap(end_offset, epoch)
+        replica.retract_high_watermark(log.end_offset)
         epochs = log.epochs
         self._last_epoch = epochs[-1].leader_epoch if epochs else 0
+
+    def _begins_a_batch(self, offset: int) -> bool:
+        log = self._replica.log
+        return decode_header(log.read(offset, stop=log.end_offset, max_bytes=1)).base_offset == offset
+
+    def _fill_gap(self, end_offset: int, epoch: int) -> None:
+        """Puts a batch without records up to where the gap ended. This log went on there because the leader of then had
+        removed what comes before, so that was committed; and whoever is in an ISR must end no lower than what is
+        committed, or would give offsets away again as a leader."""
+        log = self._replica.log
+        epochs = log.epochs
+        filler = encode_batch(
+            b"",
+            base_offset=log.end_offset,
+            end_offset=end_offset,
+            record_count=0,
+            leader_epoch=max(epoch, epochs[-1].leader_epoch if epochs else 0),
+            timestamp_ns=log.last_timestamp_ns,
+        )
+        log.append([filler])
 
 
 def _records_from(batch: RecordBatch, offset: int) -> RecordBatch:

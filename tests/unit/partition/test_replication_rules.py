@@ -5,6 +5,7 @@ import pytest
 from liftbridge.errors import ProtocolError
 from liftbridge.interfaces.log import LogId, LogSettings, RetentionLimits
 from liftbridge.partition.partition import Partition, PartitionKey
+from liftbridge.partition.reading import read_backward, read_forward
 from liftbridge.partition.replication.following import FollowerReplication
 from liftbridge.partition.replication.leading import (
     Contact,
@@ -341,6 +342,33 @@ class TestFollower:
         assert (partition.log.end_offset, following.next_offset, following.last_epoch) == (1, 10, 0)
         assert following.take_slice(10, 11, make_batch(10, 1, leader_epoch=5).data)
         assert (partition.log.end_offset, following.last_epoch, partition.high_watermark) == (11, 5, 11)
+
+    def test_ends_where_the_leader_does_though_nothing_is_left_right_below(self) -> None:
+        """It went on behind what a leader had removed, and all it got there was never committed. As a leader it must not
+        give the offsets in between away again, and it is in the ISR at once."""
+        partition = replica(1, 1)
+        partition.advance_high_watermark(2)
+        following = FollowerReplication(partition, 5, "p")
+        following.take_out_of_range(10)
+        following.take_slice(10, 10, make_batch(10, 3, leader_epoch=5).data)
+        assert partition.high_watermark == 10
+        later = FollowerReplication(partition, 9, "p")
+        assert later.take_diverging(4, 10)
+        assert (partition.log.end_offset, partition.high_watermark) == (10, 10)
+        assert (later.next_offset, later.last_epoch, later.lost_records) == (10, 4, 0)
+        assert read_forward(partition, 0, 10, 1 << 20)[1] == 10
+        assert len(read_backward(partition, 10, 0, 1 << 20)[0]) == len(read_forward(partition, 0, 10, 1 << 20)[0])
+        assert later.take_slice(10, 11, make_batch(10, 1, leader_epoch=9).data)
+
+    def test_claims_nothing_inside_a_gap(self) -> None:
+        """A leader that ends there has lost what was committed, and may hold what this one lacks."""
+        partition = replica(1, 1)
+        partition.advance_high_watermark(2)
+        following = FollowerReplication(partition, 5, "p")
+        following.take_out_of_range(10)
+        following.take_slice(10, 0, make_batch(10, 3, leader_epoch=5).data)
+        assert FollowerReplication(partition, 9, "p").take_diverging(4, 7)
+        assert partition.log.end_offset == 2
 
     def test_believes_no_high_watermark_before_the_logs_are_known_to_agree(self) -> None:
         partition = replica(1, 2)
