@@ -121,3 +121,23 @@ def _words(parser: argparse.ArgumentParser, command: str) -> list[str]:
                 words += [f"{command} {name}", *_words(sub, f"{command} {name}")]
         words += action.option_strings
     return words
+
+
+def test_every_test_that_the_feature_table_names_exists() -> None:
+    root = _REFERENCE.parents[1]
+    named = re.findall(r"`([\w/.]+\.py)::(\w+)`", _read("features.md"))
+    assert len(named) > 80
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (root / path).is_file() or f"def {name}(" not in (root / path).read_text()
+    ]
+    assert missing == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    pages = _REFERENCE.parent / "decisions"
+    index = (pages / "README.md").read_text()
+    for page in sorted(pages.glob("0*.md")):
+        title = page.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)[1]
+        assert f"[{title}]({page.name})" in index, page.name

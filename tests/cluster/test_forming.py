@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from broker_process import BrokerProcess
 from cluster_processes import SEED, ClusterProcesses, eventually
 
 THREE = ("a", "b", "c")
@@ -174,6 +175,20 @@ def test_a_server_id_that_is_taken_is_refused(three: ClusterProcesses) -> None:
     finally:
         three.servers["b"] = taken
     assert brokers(three, "b") == set(THREE)
+
+
+def test_two_namespaces_on_one_nats_know_nothing_of_each_other(cluster: ClusterProcesses, tmp_path: Path) -> None:
+    cluster.add("a", bootstrap=SEED).start()
+    other = BrokerProcess(tmp_path / "other", "--namespace", "other", nats_url=cluster.nats.url, server_id="a")
+    other.start()
+    try:
+        cluster.servers["other"] = other
+        for server_id in ("a", "other"):
+            cluster.call(server_id, "CreateStream", name=f"of-{server_id}", subject=f"of-{server_id}")
+        assert (brokers(cluster, "a"), brokers(cluster, "other")) == ({"a"}, {"a"})
+        assert (streams(cluster, "a"), streams(cluster, "other")) == ({"of-a"}, {"of-other"})
+    finally:
+        other.kill()
 
 
 def test_data_of_another_namespace_is_refused(cluster: ClusterProcesses) -> None:
