@@ -37,14 +37,14 @@ async def fetch_cursor(client: ApiClient, cursor_id: str, *, stream: str = "s", 
 async def test_set_is_fetched_and_unknown_is_minus_one(cursor_broker: BrokerProcess) -> None:
     async with ApiClient(cursor_broker.address) as client:
         assert await fetch_cursor(client, "new") == -1
-        for offset in (5, 4, -7, 0, (1 << 63) - 1):
+        for offset in (5, 4, -1, 0, (1 << 63) - 1):
             await set_cursor(client, "c", offset)
             assert await fetch_cursor(client, "c") == offset
 
 
 async def test_cursor_is_of_its_stream_and_partition(cursor_broker: BrokerProcess) -> None:
     async with ApiClient(cursor_broker.address) as client:
-        names = [("odd", "ü x", -3), ("odd", "ü x", 2), ("odd", "other", 2), ("a,b", "c", 0), ("a", "b,c", 0)]
+        names = [("odd", "ü x", 3), ("odd", "ü x", 2), ("odd", "other", 2), ("a,b", "c", 0), ("a", "b,c", 0)]
         for number, (cursor_id, stream, partition) in enumerate(names):
             await set_cursor(client, cursor_id, number, stream=stream, partition=partition)
         found = [await fetch_cursor(client, one, stream=stream, partition=number) for one, stream, number in names]
@@ -144,7 +144,7 @@ async def test_cursors_are_right_after_compaction_with_nothing_remembered(tmp_pa
     names, rounds = [f"c{number}" for number in range(20)], 30
     try:
         async with ApiClient(broker.address) as client:
-            await set_cursor(client, "old", -5)  # never again, and soon compacted around
+            await set_cursor(client, "old", 5)  # never again, and soon compacted around
             for offset in range(rounds):
                 await asyncio.gather(*(set_cursor(client, name, offset) for name in names))
 
@@ -160,7 +160,7 @@ async def test_cursors_are_right_after_compaction_with_nothing_remembered(tmp_pa
             broker.start()
             async with ApiClient(broker.address) as client:
                 assert [await fetch_cursor(client, name) for name in names] == [rounds - 1] * len(names)
-                assert await fetch_cursor(client, "old") == -5
+                assert await fetch_cursor(client, "old") == 5
                 await set_cursor(client, "new", 1)
                 assert await fetch_cursor(client, "new") == 1
     finally:
