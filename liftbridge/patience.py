@@ -12,12 +12,20 @@ _RETRY_S = 0.5
 
 
 async def subscribe_patiently(
-    transport: Transport, subject: str, sink: DeliverySink, *, queue: str = "", echo: bool = True
+    transport: Transport,
+    subject: str,
+    sink: DeliverySink,
+    *,
+    queue: str = "",
+    echo: bool = True,
+    direct: bool = False,
 ) -> Subscription:
-    """Like :meth:`Transport.subscribe`, again and again while the transport is away or too slow to answer. Raises only
-    what trying again can't help: ValueError for a subject that can't be subscribed to."""
+    """Like :meth:`Transport.subscribe`, or ``subscribe_direct``, again and again while the transport is away or too slow to
+    answer. Raises only what trying again can't help: ValueError for a subject that can't be subscribed to."""
     while True:
         try:
+            if direct:
+                return await transport.subscribe_direct(subject, sink)
             return await transport.subscribe(subject, sink, queue=queue, echo=echo)
         except TransportError as error:
             logger.warning('subject "%s": can\'t subscribe yet: %s', subject, error)

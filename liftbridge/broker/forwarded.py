@@ -48,7 +48,9 @@ class ForwardServer:
 
     async def start(self) -> None:
         """Takes chunks; waits for the transport if it is away."""
-        self._subscription = await subscribe_patiently(self._publishing.transport, self._subject, self._receive)
+        self._subscription = await subscribe_patiently(
+            self._publishing.transport, self._subject, self._receive, direct=True
+        )
         self._sweep()
 
     async def stop(self) -> None:
@@ -159,6 +161,6 @@ class _ChunkAcks:
 def send_answer(transport: Transport, subject: str, answer: Answer) -> None:
     """One that can't be sent is missed by the other side, which then says so to its client."""
     try:
-        transport.publish(subject, [encode_answer(answer)])
+        transport.publish_direct(subject, [encode_answer(answer)])
     except (TransportError, ValueError) as error:
         logger.warning("%s: an answer was not sent: %s", subject, error)

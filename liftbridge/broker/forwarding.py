@@ -100,7 +100,7 @@ class Forwarder:
 
     async def start(self) -> None:
         """Listens for answers; waits for the transport if it is away."""
-        self._subscription = await subscribe_patiently(self.transport, self.answer_subject, self._receive)
+        self._subscription = await subscribe_patiently(self.transport, self.answer_subject, self._receive, direct=True)
 
     async def stop(self) -> None:
         """Every message on its way is answered "nobody knows". Idempotent."""
@@ -257,7 +257,7 @@ class ForwardLane:
         forwarder = self._forwarder
         subject = subject_of(forwarder.namespace, leader.server_id)
         try:
-            forwarder.transport.publish(subject, [encode_chunk(chunk)], reply=forwarder.answer_subject)
+            forwarder.transport.publish_direct(subject, [encode_chunk(chunk)], reply=forwarder.answer_subject)
         except TransportError as error:
             logger.debug("can't forward to %s now: %s", leader.server_id, error)
             if starts:

@@ -74,6 +74,9 @@ def _place(runs: list[PendingRun], base_offset: int, reception_ns: int) -> list[
 class Followers(Protocol):
     """The other replicas, as the leader's write path sees them."""
 
+    def appending(self) -> None:
+        """Records are appended later in this turn of the event loop."""
+
     def appended(self) -> None:
         """There are records for them."""
 
@@ -132,6 +135,8 @@ class PartitionLeader:
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
+            if self._followers is not None:
+                self._followers.appending()  # their turn comes right behind the flush
 
     @property
     def overloaded(self) -> bool:

@@ -209,6 +209,9 @@ class _Followers:
     exchange: ReplicationExchange
     led: LedPartition
 
+    def appending(self) -> None:
+        self.exchange.appending()
+
     def appended(self) -> None:
         self.exchange.appended(self.led)
 

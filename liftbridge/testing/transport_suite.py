@@ -225,6 +225,27 @@ class TransportSuite:
 
     # --- queue groups -------------------------------------------------------------------------------------------------
 
+    async def test_what_is_published_directly_reaches_the_server_that_listens_directly(
+        self, make_transport: MakeTransport
+    ) -> None:
+        """From the beginning, whichever way it takes; in order on each, so in order once there is only one."""
+        a, b = await make_transport("a"), await make_transport("b")
+        got, below, left = Collector(), Collector(), Collector()
+        await b.subscribe_direct("direct.b", got)
+        await b.subscribe_direct("below.b.>", below)
+        subscription = await b.subscribe_direct("left.b", left)
+        payloads = [b"%d" % i * (i % 7) for i in range(500)]
+        a.publish_direct("direct.b", payloads, reply="answers.a")
+        assert await got.wait_for(500) == payloads
+        assert {message[:2] for message in got.messages} == {("direct.b", "answers.a")}
+        await subscription.unsubscribe()
+        a.publish_direct("left.b", [b"x"])
+        a.publish_direct("below.b.c", [b"end"])
+        assert await below.wait_for(1) == [b"end"]
+        assert left.messages == []
+        with pytest.raises(PayloadTooLarge):
+            a.publish_direct("direct.b", [b"x" * (a.max_payload_bytes + 1)])
+
     async def test_each_message_goes_to_one_member_of_a_group(self, make_transport: MakeTransport) -> None:
         a, b = await make_transport("a"), await make_transport("b")
         one, two, other_group, outside = (Collector() for _ in range(4))

@@ -19,22 +19,24 @@ SEED = ("--raft-bootstrap-seed",)
 
 
 class ClusterProcesses:
-    """Servers by ID. Nothing runs before ``start``. With ``cables``, those to NATS can be cut."""
+    """Servers by ID. Nothing runs before ``start``. With ``cables``, those to NATS can be cut. Without ``links``, a server
+    whose cable is cut reaches nobody."""
 
-    def __init__(self, folder: Path, *, namespace: str = "test", cables: bool = False) -> None:
+    def __init__(self, folder: Path, *, namespace: str = "test", cables: bool = False, links: bool = True) -> None:
         self.folder = folder
         self.namespace = namespace
         self.nats = NatsProcess()
         self.nats.start()
         self.cables = Cables(self.nats.port) if cables else None
+        self.links = links
         self.servers: dict[str, BrokerProcess] = {}
 
     def add(self, server_id: str, *arguments: str, bootstrap: tuple[str, ...] = ()) -> BrokerProcess:
         """A server that isn't started yet."""
+        links = "true" if self.links else "false"
         server = self.servers[server_id] = BrokerProcess(
             self.folder / server_id,
-            "--namespace",
-            self.namespace,
+            *("--namespace", self.namespace, "--set", f"transport.nats.links={links}"),
             *arguments,
             nats_url=self.cables.lay(server_id) if self.cables else self.nats.url,
             server_id=server_id,

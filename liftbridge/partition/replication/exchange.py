@@ -93,7 +93,7 @@ class ReplicationExchange:
         return f"{self._prefix}answer.{self._server_id}.from."
 
     async def _subscribe(self, subject: str, sink: Callable[[list[Delivery]], None]) -> None:
-        self._subscriptions.append(await subscribe_patiently(self._transport, subject, sink))
+        self._subscriptions.append(await subscribe_patiently(self._transport, subject, sink, direct=True))
 
     async def stop(self) -> None:
         """Serves and fetches nothing more. Idempotent."""
@@ -121,6 +121,10 @@ class ReplicationExchange:
     def isr_changed(self, led: LedPartition, isr: Collection[str], partition_epoch: int) -> None:
         """What metadata says of a partition that is led here."""
         self._serving.isr_changed(led, isr, partition_epoch)
+        self._wake()
+
+    def appending(self) -> None:
+        """Records are appended later in this turn of the event loop, and shall be sent in it."""
         self._wake()
 
     def appended(self, led: LedPartition) -> None:
@@ -179,7 +183,8 @@ class ReplicationExchange:
                     joining = self._serving.receive(message, delivery.reply, now_ns)
                     if joining:
                         self._ask_for(self._serving.wanted_now(joining, now_ns))
-        self._wake()
+        if self._serving.has_news:
+            self._wake()
 
     def _receive_answers(self, deliveries: list[Delivery]) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -224,10 +229,9 @@ class ReplicationExchange:
         self._pump()
 
     def _publish(self, subject: str, payloads: list[bytes], reply: str) -> None:
-        """What can't be sent is lost, as any message may be: the conversation begins again. Nothing is for this server
-        itself, so it goes the way of the mirrors, and what was appended and mirrored leaves in one write."""
+        """What can't be sent is lost, as any message may be: the conversation begins again."""
         try:
-            self._transport.publish(subject, payloads, reply=reply, echo=False)
+            self._transport.publish_direct(subject, payloads, reply=reply)
         except (TransportError, ValueError) as error:  # ValueError: a server ID that makes no subject
             logger.debug('subject "%s": %d messages were dropped: %s', subject, len(payloads), error)
 

@@ -157,7 +157,6 @@ class FetchServer:
             return []
         session.contact.last_heard_ns = session.waiting_since_ns = now_ns
         session.next_fetch += 1
-        self._awake[fetch.replica] = session
         joining = []
         for entry in fetch.entries:
             position = self._take(session, entry)
@@ -165,6 +164,8 @@ class FetchServer:
                 led = self._led[entry.log_id]
                 if fetch.replica not in led.replication.isr and led.replication.may_join(fetch.replica, now_ns):
                     joining.append(entry.log_id)
+        if session.ready or session.moved:
+            self._awake[fetch.replica] = session
         return joining
 
     def _session_of(self, fetch: Fetch, reply_subject: str, now_ns: int) -> Session | None:
@@ -247,6 +248,11 @@ class FetchServer:
         self._awake[session.contact.replica] = session
 
     # --- answers ------------------------------------------------------------------------------------------------------
+
+    @property
+    def has_news(self) -> bool:
+        """Whether ``collect`` has something, or will have soon."""
+        return bool(self._awake or self._resets)
 
     def collect(self, now_ns: int) -> list[Outgoing]:
         """Everything that should be sent now."""

@@ -39,8 +39,8 @@ _CLOSE_TIMEOUT_S = 5.0
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _WRITE_HIGH_WATER_BYTES = 1024 * 1024
 _SHUTDOWN_NOTICE_S = 0.05
-#: How long what isn't urgent waits for the answer to a call that began together with it.
-_ANSWER_WAIT_S = 0.001
+#: How long what isn't urgent waits for an answer to travel with.
+_ANSWER_WAIT_S = 0.002
 #: ``:status: 415``; the name by its number in the static table.
 _UNSUPPORTED_MEDIA_TYPE = b"\x08\x03415" + encode_headers([("content-type", "text/plain")])
 _NOT_GRPC = b"This port speaks gRPC (content-type application/grpc).\n"
@@ -186,7 +186,7 @@ class _Connection(asyncio.Protocol):
         self._peer = ""
         self._loop = asyncio.get_running_loop()
         self._reading = False
-        self._started_calls = False
+        self._answered = False
         self._flush_scheduled = False
         self._flush_timer: asyncio.TimerHandle | None = None
         self._paused = False
@@ -214,7 +214,7 @@ class _Connection(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        self._reading, self._started_calls = True, False
+        self._reading, self._answered = True, False
         for event in self.http2.receive(data):
             self._handle(event)
         self._reading = False
@@ -222,7 +222,7 @@ class _Connection(asyncio.Protocol):
             self._preface_timer.cancel()
             self._preface_timer = None
         if self.http2.has_output:
-            self._flush_after_answers()
+            self._flush_this_turn() if self._answered else self._flush_with_answers()
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
@@ -306,7 +306,6 @@ class _Connection(asyncio.Protocol):
             self._reject(event, trailers_only(*outcome_of(error)))
             return
         self._calls[event.stream_id] = call
-        self._started_calls = True
         if event.end_stream:
             call.on_end()
 
@@ -318,6 +317,7 @@ class _Connection(asyncio.Protocol):
 
     def _end_request(self, stream_id: int) -> None:
         if stream_id in self._rejected:
+            self._answered = True
             block, body = self._rejected.pop(stream_id)
             self.http2.send_headers(stream_id, block, end_stream=not body)
             if body:
@@ -333,19 +333,23 @@ class _Connection(asyncio.Protocol):
     # --- output -------------------------------------------------------------------------------------------------------
 
     def flush_answer(self) -> None:
-        """An answer is queued: it takes along what waited for it. (uvloop makes one write of all that is written in one
-        turn of the event loop.)"""
-        if not self._reading:
+        """An answer is queued: it takes along what waited for it."""
+        if self._reading:
+            self._answered = True
+        else:
             self.flush()
 
-    def _flush_after_answers(self) -> None:
-        """Writes what input caused: credit, acknowledged pings. It waits for the answers to the same input, because each
-        write wakes the client, and a client pings with nearly every message."""
-        if self._started_calls and self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(_ANSWER_WAIT_S, self._flush_late)
-        elif not self._started_calls and not self._flush_scheduled:
+    def _flush_this_turn(self) -> None:
+        """Writes answers to what was just read, together with those that the rest of this turn of the event loop gives."""
+        if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_turn)
+
+    def _flush_with_answers(self) -> None:
+        """Writes what nobody waits for: credit, acknowledged pings. It waits for an answer, because each write wakes the
+        client, and a client pings with nearly every message."""
+        if self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(_ANSWER_WAIT_S, self._flush_late)
 
     def _flush_late(self) -> None:
         self._flush_timer = None

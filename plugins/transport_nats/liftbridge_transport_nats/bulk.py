@@ -21,6 +21,7 @@ from nats.protocol.parser import Parser
 
 from liftbridge.errors import ProtocolError, TransportClosed, TransportError
 from liftbridge.interfaces.transport import DeliverySink
+from liftbridge_transport_nats.sinks import hand_over
 from liftbridge_transport_nats.wire import Splitter, publish_commands
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,15 @@ class _BulkReads(TcpTransport):
             await asyncio.shield(self._io_writer.wait_closed())
 
     @property
+    def local_host(self) -> str:
+        """The address from which the server is reached."""
+        return "" if self._io_writer is None else str(self._io_writer.get_extra_info("sockname")[0])
+
+    @property
+    def encrypted(self) -> bool:
+        return self._io_writer is not None and self._io_writer.get_extra_info("ssl_object") is not None
+
+    @property
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
         if self._io_writer is None:
@@ -178,7 +188,7 @@ class _BulkParser:
         for sid, deliveries in received.deliveries.items():
             sink = self._sinks.get(sid)
             if sink is not None:
-                _hand_over(sink, deliveries)
+                hand_over(sink, deliveries)
         for text in received.errors:
             _refused(text)
         return received.others
@@ -189,15 +199,6 @@ class _BulkParser:
         except Exception as error:
             logger.exception("NATS sent what nats-py can't read; connecting anew")
             raise nats.errors.ProtocolError from error
-
-
-def _hand_over(sink: DeliverySink, deliveries: list[Any]) -> None:
-    """A sink must not raise; if one does, the others still get theirs and the connection lives on."""
-    try:
-        sink(deliveries)
-    except Exception:
-        lost = sum(len(delivery.payloads) for delivery in deliveries)
-        logger.exception('%d messages on "%s" and after it are lost: their sink failed', lost, deliveries[0].subject)
 
 
 def _refused(text: str) -> None:
@@ -249,6 +250,16 @@ class BulkConnection:
             self._client._remove_sub(sid)
             if self._client.is_connected:
                 await self._client._send_unsubscribe(sid)
+
+    @property
+    def local_host(self) -> str:
+        """The address from which the server is reached, while it is."""
+        return str(self._transport.local_host)
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether by TLS."""
+        return bool(self._transport.encrypted)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,13 @@ def liftbridge_add_settings() -> list[Setting]:
             "Bytes that wait to be sent, at most, while NATS is slow or away; beyond it, publishes are refused.",
         ),
         Setting(
+            "transport.nats.links",
+            SettingKind.BOOLEAN,
+            True,
+            "Servers also connect to each other, each at the address from which it reaches NATS, for replication and "
+            "forwarding. Where they can't, and with TLS, that goes over NATS.",
+        ),
+        Setting(
             "transport.nats.embedded",
             SettingKind.BOOLEAN,
             False,

@@ -1,4 +1,5 @@
-"""The transport on NATS: two connections, because only a connection without echo keeps our own messages from us.
+"""The transport on NATS: two connections, because only a connection without echo keeps our own messages from us, and links
+from server to server.
 
 ``data`` (no echo) carries what leaders append themselves and then mirror, and the subscriptions of partitions. ``main``
 carries everything else: queue groups (whose members NATS must choose, ourselves included), requests, acks.
@@ -17,6 +18,7 @@ from liftbridge.interfaces.transport import DeliverySink, Subscription, Transpor
 from liftbridge_transport_nats.bulk import BulkConnection
 from liftbridge_transport_nats.connection import Connection
 from liftbridge_transport_nats.credentials import connect_options
+from liftbridge_transport_nats.links import DirectLinks
 from liftbridge_transport_nats.subjects import check_literal, check_pattern, publish_command
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,12 @@ class NatsTransport(Transport):
         self._connected = False
         self._main: Connection | None = None
         self._data: Connection | None = None
+        self._announcements = f"{namespace}.links"
+        self._links = DirectLinks(
+            server_id,
+            lambda announcement: self.publish(self._announcements, [announcement]),
+            max_buffered_bytes=self._settings["buffer.max.size"],
+        )
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -53,6 +61,18 @@ class NatsTransport(Transport):
             await self.stop()
             raise
         self._connected = self._flows()
+        if self._settings["links"]:
+            await self._start_links(self._main.bulk)
+
+    async def _start_links(self, bulk: BulkConnection) -> None:
+        if bulk.encrypted:
+            logger.info("No direct links between servers: they would not be encrypted, as the connection to NATS is")
+            return
+        await bulk.subscribe(self._announcements, "", self._links.hear, timeout_s=_SUBSCRIBE_TIMEOUT_S)
+        try:
+            await self._links.start(bulk.local_host)
+        except OSError as error:
+            logger.warning("No direct links between servers: can't listen on %s: %s", bulk.local_host, error)
 
     async def _connect(self, role: str, *, echo: bool) -> Connection:
         connection = Connection(
@@ -67,6 +87,7 @@ class NatsTransport(Transport):
     async def stop(self) -> None:
         main, data, self._main, self._data = self._main, self._data, None, None
         self._connected = False
+        await self._links.stop()
         for connection in (data, main):
             if connection is not None:
                 try:
@@ -90,6 +111,8 @@ class NatsTransport(Transport):
         connected = self._flows()
         if connected != self._connected:
             self._connected = connected
+            if connected:
+                self._links.ask()
             for callback in self._callbacks:
                 callback(connected)
 
@@ -133,6 +156,18 @@ class NatsTransport(Transport):
         bulk = self._connection(echo=echo or bool(queue)).bulk
         return _NatsSubscription(bulk, await bulk.subscribe(subject, queue, sink, timeout_s=_SUBSCRIBE_TIMEOUT_S))
 
+    def publish_direct(self, subject: str, payloads: Sequence[bytes], *, reply: str = "") -> None:
+        way = self._links.find(subject)
+        if way is None:
+            self.publish(subject, payloads, reply=reply, echo=False)
+        elif payloads:
+            _check_size(max(map(len, payloads)), self.max_payload_bytes)
+            way.publish(payloads, reply)
+
+    async def subscribe_direct(self, subject: str, sink: DeliverySink) -> Subscription:
+        subscription = await self.subscribe(subject, sink)
+        return _DirectSubscription(subscription, self._links, self._links.add(subject, sink))
+
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
         check_literal(subject)
         connection = self._connection(echo=True)
@@ -161,6 +196,21 @@ class _NatsSubscription:
 
     async def unsubscribe(self) -> None:
         await self._bulk.unsubscribe(self._sid)
+
+
+class _DirectSubscription:
+    """Both ways."""
+
+    def __init__(self, over_nats: Subscription, links: DirectLinks, number: int) -> None:
+        self._over_nats = over_nats
+        self._links = links
+        self._number: int | None = number
+
+    async def unsubscribe(self) -> None:
+        number, self._number = self._number, None
+        if number is not None:
+            self._links.remove(number)
+        await self._over_nats.unsubscribe()
 
 
 def _check_size(size: int, max_payload_bytes: int) -> None:

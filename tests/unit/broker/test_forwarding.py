@@ -30,7 +30,7 @@ class Wire:
         self.chunks: list[tuple[str, Chunk]] = []
         self.away = False
 
-    def publish(self, subject: str, payloads: Sequence[bytes], **_: Any) -> None:
+    def publish_direct(self, subject: str, payloads: Sequence[bytes], **_: Any) -> None:
         if self.away:
             raise TransportClosed("away")
         self.chunks += [(subject, decode_chunk(payload)) for payload in payloads]
