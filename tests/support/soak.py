@@ -72,9 +72,12 @@ class Soak:
         call = client.publish_async()
         slots = asyncio.Semaphore(_WINDOW)
         reader = asyncio.create_task(self._read_answers(call, partition, slots))
+        reader.add_done_callback(lambda _: slots.release())  # whoever waits for a slot looks at the reader again
         try:
             while not self.stopping and not reader.done():
                 await asyncio.wait_for(slots.acquire(), 15)
+                if reader.done():
+                    break
                 value = next(values)
                 attempted.append(value)
                 request = api.PublishRequest(

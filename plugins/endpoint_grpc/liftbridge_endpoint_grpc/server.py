@@ -171,7 +171,7 @@ class _Stream:
 
     def give_credit(self, flow_bytes: int) -> None:
         self._connection.http2.give_credit(self._stream_id, flow_bytes)
-        self._connection.flush_answer()
+        self._connection.flush_credit()
 
 
 class _Connection(asyncio.Protocol):
@@ -337,6 +337,11 @@ class _Connection(asyncio.Protocol):
         if self._reading:
             self._answered = True
         else:
+            self.flush()
+
+    def flush_credit(self) -> None:
+        """Credit is queued. While reading it can wait for an answer; afterwards the client may be waiting for it."""
+        if not self._reading:
             self.flush()
 
     def _flush_this_turn(self) -> None:
