@@ -19,6 +19,8 @@ _Result = TypeVar("_Result")
 #: What one server may take to let itself be connected to, before another one is tried.
 _CONNECT_S = 1.0
 _RETRY_S = 0.05
+#: What one server may take to say what the cluster consists of; the original waits 3 s for another one that is gone.
+_ASK_S = 4.0
 #: How long a stream that was just created may be unknown to the server that is asked.
 _KNOWN_S = 2.0
 _OPTIONS = (
@@ -110,13 +112,16 @@ class Brokers:
             address = await self.connected(deadline, first=address)
         elif not await self._connects(address, min(_CONNECT_S, deadline.remaining_s)):
             raise Unavailable(f"{address} can't be reached")
+        return await self._unary(address, method, request, max(deadline.remaining_s, 0.001))
+
+    async def _unary(self, address: str, method: str, request: Any, timeout_s: float | None) -> Any:
         unary = self.channel(address).unary_unary(
             f"/proto.API/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=getattr(api, f"{method}Response").FromString,
         )
         try:
-            return await unary(request, timeout=max(deadline.remaining_s, 0.001), metadata=self.call_metadata)
+            return await unary(request, timeout=timeout_s, metadata=self.call_metadata)
         except grpc.aio.AioRpcError as error:
             raise error_of(error, address) from None
 
@@ -144,10 +149,22 @@ class Brokers:
 
     async def fetch(self, request: api.FetchMetadataRequest, deadline: Deadline) -> ClusterMetadata:
         """From any server. What it says of the servers is remembered."""
-        metadata = metadata_from_proto(await self.call_until_done("FetchMetadata", request, deadline))
+        metadata = metadata_from_proto(await again(lambda: self._ask(request, deadline), deadline, Unavailable))
         advertised = (broker.address for broker in metadata.brokers.values())
         self._addresses = list(dict.fromkeys((*self._addresses, *advertised)))
         return metadata
+
+    async def _ask(self, request: api.FetchMetadataRequest, deadline: Deadline) -> Any:
+        """The server isn't told the deadline: the original would wait just as long for a server that is dead, and then fail.
+        One that doesn't answer is asked last from then on."""
+        address = await self.connected(deadline)
+        try:
+            async with asyncio.timeout(min(_ASK_S, deadline.remaining_s)):
+                return await self._unary(address, "FetchMetadata", request, None)
+        except TimeoutError:
+            self._addresses.remove(address)
+            self._addresses.append(address)
+            raise Unavailable(f"{address} doesn't answer") from None
 
     async def stream(self, name: str, deadline: Deadline, *, fresh: bool = False) -> Stream:
         """What is known of a stream. Raises NotFound."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from api_client import ApiClient
 from broker_process import BrokerProcess
+from original_process import Flavour, why_it_cannot_run
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +35,25 @@ def new_broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     process = BrokerProcess(tmp_path / "data")
     yield process
     process.kill()
+
+
+# --- for tests that run against our server and against the original -------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["ours", pytest.param("original", marks=pytest.mark.interop)])
+def flavour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flavour]:
+    """Servers of the one kind, then of the other."""
+    name = str(request.param)
+    if name == "original" and (reason := why_it_cannot_run()):
+        pytest.skip(reason)
+    flavour = Flavour(name, tmp_path_factory.mktemp(name))
+    yield flavour
+    flavour.stop()
+
+
+@pytest.fixture(autouse=True)
+def what_the_original_cannot(request: pytest.FixtureRequest) -> None:
+    """Skips what is marked ``only_ours(reason)``."""
+    mark = request.node.get_closest_marker("only_ours")
+    if mark is not None and request.getfixturevalue("flavour").is_original:
+        pytest.skip(mark.args[0])

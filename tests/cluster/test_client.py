@@ -1,7 +1,7 @@
-"""The client library against a real broker."""
+"""The client library against a real broker: ours, and the original."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import uuid4
 
@@ -9,6 +9,7 @@ import nats
 import pytest
 from api_client import ApiClient
 from broker_process import BrokerProcess
+from original_process import Flavour
 
 from liftbridge.client import (
     AckPolicy,
@@ -25,6 +26,17 @@ from liftbridge.client import (
 from liftbridge.client.blocking import BlockingClient
 from liftbridge.client.nats_messages import parse_ack, publish_message
 from liftbridge.errors import AlreadyExists, FailedPrecondition, NotFound, ProtocolError, Unavailable
+
+
+@pytest.fixture(scope="module")
+def broker(flavour: Flavour) -> BrokerProcess:
+    return flavour.start("broker", {})
+
+
+@pytest.fixture(scope="module")
+def with_cursors(flavour: Flavour) -> BrokerProcess:
+    """Groups are impatient, so that a test needn't wait."""
+    return flavour.start("cursors", {"cursors.stream.partitions": "1", "groups.consumer.timeout": "1s"})
 
 
 @pytest.fixture
@@ -105,6 +117,15 @@ async def test_new_messages_are_those_after_subscribing(client: Client, stream: 
         assert (await anext(subscription)).value == b"new"
 
 
+async def test_waiting_for_a_message_may_be_given_up_and_costs_none(client: Client, stream: str) -> None:
+    async with client.subscribe(stream) as subscription:
+        for number in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(subscription), 0.05)
+            await client.publish(stream, b"%d" % number)
+            assert (await asyncio.wait_for(anext(subscription), 5)).value == b"%d" % number
+
+
 async def test_keys_choose_partitions_and_round_robin_takes_them_in_turn(client: Client) -> None:
     name = f"s{uuid4().hex[:8]}"
     await client.create_stream(name, name, partitions=3)
@@ -166,49 +187,54 @@ async def test_no_server_is_an_error_that_names_where_was_looked() -> None:
             pass
 
 
-async def test_a_reader_and_a_publisher_survive_a_restart(new_broker: BrokerProcess) -> None:
-    new_broker.start()
-    seen: list[bytes] = []
+async def test_a_reader_and_a_publisher_survive_a_restart(flavour: Flavour) -> None:
+    server = flavour.start("restarted", {})
+    seen: list[Message] = []
 
     async def read(client: Client) -> None:
         async for message in client.subscribe("s", start=StartAt.earliest()):
-            seen.append(message.value)
+            seen.append(message)
             if message.value == b"199":
                 return
 
-    async with Client([new_broker.address]) as client:
+    async with Client([server.address]) as client:
         await client.create_stream("s", "s")
         reader = asyncio.create_task(read(client))
         async with client.publisher("s") as publisher:
             for number in range(200):
                 if number == 100:
                     await publisher.flush()
-                    await asyncio.to_thread(new_broker.kill)
-                    await asyncio.to_thread(new_broker.start)
+                    await asyncio.to_thread(server.kill)
+                    await asyncio.to_thread(server.start)
                 await _publish(publisher, b"%d" % number)
         await asyncio.wait_for(reader, 20)
-    assert list(dict.fromkeys(seen)) == [b"%d" % number for number in range(200)]
+    assert [message.offset for message in seen] == list(range(len(seen))), "each message once, in order"
+    assert list(dict.fromkeys(message.value for message in seen)) == [b"%d" % number for number in range(200)]
+
+
+async def test_the_latest_message_to_stop_at_stays_the_same_when_the_server_restarts(flavour: Flavour) -> None:
+    server = flavour.start("latest", {})
+    async with Client([server.address]) as client:
+        await client.create_stream("s", "s")
+        for number in range(3):
+            await client.publish("s", b"%d" % number)
+        async with client.subscribe("s", start=StartAt.earliest(), stop=StopAt.latest()) as subscription:
+            assert (await anext(subscription)).value == b"0"
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            async with client.publisher("s") as publisher:
+                await _publish(publisher, b"later")
+            assert await values(subscription) == [b"1", b"2"]
 
 
 async def _publish(publisher: Publisher, value: bytes) -> None:
-    """Until it is acked: what broke on its way may come twice."""
+    """Until it is acked: what broke on its way may come twice. The original serves before it knows its streams again."""
     while True:
         try:
             await (await publisher.publish(value))
             return
-        except Unavailable:
+        except (Unavailable, NotFound):
             continue
-
-
-@pytest.fixture(scope="module")
-def with_cursors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """Groups are impatient, so that a test needn't wait."""
-    settings = ("cursors.stream.partitions=1", "groups.consumer.timeout=1s")
-    arguments = [argument for one in settings for argument in ("--set", one)]
-    process = BrokerProcess(tmp_path_factory.mktemp("cursors") / "data", *arguments)
-    process.start()
-    yield process
-    process.stop()
 
 
 async def test_cursors_are_remembered(with_cursors: BrokerProcess) -> None:

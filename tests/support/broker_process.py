@@ -64,16 +64,20 @@ class BrokerProcess:
 
     def launch(self) -> None:
         """Returns at once."""
+        if not self._nats_url:
+            self.nats_url = f"nats://127.0.0.1:{free_port()}"
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(self.command(), stderr=log, stdout=log)
+
+    def command(self) -> list[str]:
+        """What starts it, on the same data as before."""
         command = [sys.executable, "-m", "liftbridge", "serve", "--id", self.server_id, "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--data-dir", str(self.data_dir), *self.bootstrap]
         if self._nats_url:
             command += ["--nats-servers", self._nats_url]
         else:
-            nats_port = free_port()
-            self.nats_url = f"nats://127.0.0.1:{nats_port}"
-            command += ["-e", "--set", f"transport.nats.embedded.listen=127.0.0.1:{nats_port}"]
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(command + self.arguments, stderr=log, stdout=log)
+            command += ["-e", "--set", f"transport.nats.embedded.listen={self.nats_url.removeprefix('nats://')}"]
+        return command + self.arguments
 
     def wait_until_serving(self) -> None:
         deadline = time.monotonic() + 30
@@ -106,6 +110,10 @@ class BrokerProcess:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         return self.end(signal.SIGTERM)
+
+    def discard(self) -> None:
+        """The end of it and of all that it brought."""
+        self.stop()
 
     def end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None
