@@ -11,7 +11,14 @@ import grpc
 from liftbridge.client.failures import error_of
 from liftbridge.client.metadata import ClusterMetadata, Stream, metadata_from_proto
 from liftbridge.client.security import Tls
-from liftbridge.errors import FailedPrecondition, InvalidRequest, NotFound, RequestError, Unavailable
+from liftbridge.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    RequestError,
+    Unavailable,
+)
 from liftbridge.protocol.generated import api_pb2 as api
 
 _Result = TypeVar("_Result")
@@ -21,6 +28,8 @@ _CONNECT_S = 1.0
 _RETRY_S = 0.05
 #: What one server may take to say what the cluster consists of; the original waits 3 s for another one that is gone.
 _ASK_S = 4.0
+#: What the leader may take to say where a partition ends.
+_NEWEST_S = 1.0
 #: How long a stream that was just created may be unknown to the server that is asked.
 _KNOWN_S = 2.0
 _OPTIONS = (
@@ -60,8 +69,10 @@ class Brokers:
         self.call_metadata = tuple(call_metadata.items())
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._metadata = ClusterMetadata({}, {}, {})
+        self._closed = False
 
     async def close(self) -> None:
+        self._closed = True
         channels, self._channels = self._channels, {}
         await asyncio.gather(*(channel.close() for channel in channels.values()))
 
@@ -69,6 +80,8 @@ class Brokers:
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """The connection to a server, which may still have to be made."""
+        if self._closed:
+            raise InvalidRequest("the client is closed")
         channel = self._channels.get(address)
         if channel is None:
             if self._credentials is None:
@@ -144,6 +157,21 @@ class Brokers:
             return await self.call(method, request, deadline, address=leader)
 
         return await again(attempt, deadline, Unavailable, FailedPrecondition)
+
+    async def newest_offset(self, stream: str, partition: int, deadline: Deadline) -> int | None:
+        """Of the partition's last message, -1 for none; None while nobody can say, when it is paused for instance. Raises
+        NotFound."""
+        request = api.FetchPartitionMetadataRequest(stream=stream, partition=partition)
+        with contextlib.suppress(FailedPrecondition, Unavailable, DeadlineExceeded):
+            response = await self.call_leader(
+                "FetchPartitionMetadata",
+                request,
+                Deadline(min(_NEWEST_S, deadline.remaining_s)),
+                stream=stream,
+                partition=lambda _: partition,
+            )
+            return int(response.metadata.newestOffset)
+        return None
 
     # --- metadata -----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """A member of a consumer group: the messages of the partitions that it is assigned."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Sequence
@@ -13,20 +14,26 @@ from liftbridge.client.membership import Membership
 from liftbridge.client.positions import StartAt, StopAt
 from liftbridge.client.records import Message
 from liftbridge.client.subscription import GroupPlace, Subscription
-from liftbridge.errors import LiftbridgeError, RequestError
+from liftbridge.errors import InvalidRequest, LiftbridgeError, RequestError
+from liftbridge.protocol.generated import api_pb2 as api
 
 logger = logging.getLogger(__name__)
 
 _Place = tuple[str, int]
 #: For a cursor to be set or fetched, while its leader may have died.
 _CURSOR_S = 5.0
+#: Before a checkpoint that failed is tried again.
+_RETRY_S = 1.0
 
 
 @dataclass(eq=False, slots=True)
 class _Reader:
-    """One assigned partition. Offsets are -1 before the first message; ``committed`` is what its cursor says."""
+    """One assigned partition. Offsets are of the last message of which it is true, -1 for none; ``committed`` is what the
+    group's cursor says. ``start`` is where it began, for want of a cursor."""
 
     task: "asyncio.Task[None] | None" = None
+    start: StartAt | None = None
+    received: int = -1
     handed_out: int = -1
     processed: int = -1
     committed: int = -1
@@ -36,11 +43,17 @@ class _Reader:
 class Consumer:
     """Use it as ``async with client.consumer("group", ["stream"]) as consumer`` and ``async for message in consumer``.
 
-    *What holds*: each message is handed to some member at least once. A message counts as processed when the loop asks for
-    the next one; every ``checkpoint_interval_s``, when a partition goes to another member and at the end, a cursor remembers
-    how far each partition is processed, and whoever gets the partition goes on behind it. So what was processed since
-    the last checkpoint of a member that died comes again. At any time one member reads a partition; within it the
-    order holds. A member that the group gave up, because it was silent for too long, joins again.
+    *What holds*: each message is handed to some member at least once, and within a partition in the order of offsets. At
+    any time one member reads a partition. A message counts as processed when the loop asks for the next one;
+    every ``checkpoint_interval_s``, by ``commit``, when a partition goes to another member and at the end, a cursor remembers
+    how far each partition is processed, and whoever gets the partition goes on behind it. So what was processed since the
+    last cursor of a member that died comes again, and so does the message that the loop was left at. A member that lives
+    hears nothing twice, whichever servers die, unless the group gives it up because it was silent for too long; then it
+    joins again.
+
+    *From when on*: a group that starts with new messages has its first cursor as soon as a member reads a partition with
+    messages in it, and otherwise when the first message is processed. Should everybody die before that, the group starts
+    anew, with what is new then. Who can't miss any message starts with ``StartAt.earliest()``.
     """
 
     def __init__(
@@ -64,6 +77,8 @@ class Consumer:
         self._readers: dict[_Place, _Reader] = {}
         self._waiting: asyncio.Queue[tuple[_Reader, Message]] = asyncio.Queue(max_waiting)
         self._current: tuple[_Reader, Message] | None = None
+        #: Something was processed of a partition without a cursor.
+        self._has_first = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -80,19 +95,23 @@ class Consumer:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Commits what was processed, and leaves the group."""
+        """Commits what was processed, and leaves the group, as far as servers answer."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for place in list(self._readers):
-            await self._stop_reading(place)
-        await self._membership.leave()
+        await self._stop_reading(list(self._readers))
+        try:
+            await self._membership.leave()
+        except RequestError as cause:
+            logger.info("consumer group %s gives %s up by itself: %s", self._group_id, self.consumer_id, cause)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:
-        """The next message of any partition. It never ends by itself."""
+        """The next message of any partition. It never ends by itself; the wait for it may be cancelled."""
+        if not self._tasks:
+            raise InvalidRequest("join first: async with client.consumer(...) as consumer")
         self._finish_current()
         while True:
             reader, message = await self._waiting.get()
@@ -106,6 +125,8 @@ class Consumer:
             reader, message = self._current
             reader.processed = max(reader.processed, message.offset)
             self._current = None
+            if reader.committed < 0:
+                self._has_first.set()
 
     async def commit(self) -> None:
         """Remembers that everything handed out so far, the current message too, is processed. Raises what keeps a cursor
@@ -127,19 +148,24 @@ class Consumer:
 
     async def _reconcile(self) -> None:
         assigned = self._membership.assignments
-        for place, reader in list(self._readers.items()):
-            if place not in assigned or reader.ended.is_set():
-                await self._stop_reading(place)
+        await self._stop_reading(
+            [place for place, reader in self._readers.items() if place not in assigned or reader.ended.is_set()]
+        )
         for place in assigned - self._readers.keys():
             reader = self._readers[place] = _Reader()
             reader.task = asyncio.create_task(self._read(place, reader))
 
-    async def _stop_reading(self, place: _Place) -> None:
-        reader = self._readers.pop(place)
-        reader.ended.set()
-        if reader.task is not None:
-            reader.task.cancel()
-            await asyncio.gather(reader.task, return_exceptions=True)
+    async def _stop_reading(self, places: list[_Place]) -> None:
+        readers = [self._readers.pop(place) for place in places]
+        tasks = [reader.task for reader in readers if reader.task is not None]
+        for reader in readers:
+            reader.ended.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*map(self._last_checkpoint, places, readers))
+
+    async def _last_checkpoint(self, place: _Place, reader: _Reader) -> None:
         try:
             await self._checkpoint(place, reader)
         except RequestError as error:
@@ -150,28 +176,56 @@ class Consumer:
         return GroupPlace(self._group_id, self.consumer_id, self._membership.epoch)
 
     async def _read(self, place: _Place, reader: _Reader) -> None:
-        """Until it is cancelled, another member takes over, or the partition can't be read: then it is tried again
-        with the next sign of life."""
+        """Until it is cancelled, or another member takes over. What else ends it is tried again."""
         stream, partition = place
         try:
-            cursor = await self._cursors.fetch(self._cursor_id, stream, partition, Deadline(_CURSOR_S))
-            reader.committed = reader.processed = -1 if cursor is None else cursor
-            subscription = Subscription(
-                self._brokers,
-                stream,
-                partition,
-                start=self._start if cursor is None else StartAt.offset(cursor + 1),
-                stop=StopAt.never(),
-                resume=True,
-                place=self._place_in_group,
-            )
-            async with subscription:
-                async for message in subscription:
-                    await self._waiting.put((reader, message))
-        except LiftbridgeError as error:
-            logger.info("consumer group %s: partition %d of stream %s: %s", self._group_id, partition, stream, error)
+            while True:
+                try:
+                    await self._read_on(place, reader)
+                    return
+                except LiftbridgeError as error:
+                    logger.info("consumer group %s: partition %d of %s: %s", self._group_id, partition, stream, error)
+                await asyncio.sleep(self._membership.interval_s)
         finally:
             reader.ended.set()
+
+    async def _read_on(self, place: _Place, reader: _Reader) -> None:
+        """Behind what this member has. Raises what keeps the partition from being read."""
+        subscription = Subscription(
+            self._brokers,
+            *place,
+            start=await self._begin(place, reader),
+            stop=StopAt.never(),
+            resume=True,
+            place=self._place_in_group,
+        )
+        async with subscription:
+            async for message in subscription:
+                await self._waiting.put((reader, message))
+                reader.received = message.offset
+
+    async def _begin(self, place: _Place, reader: _Reader) -> StartAt:
+        """Where to read from: behind what the group and this member have, if they have anything."""
+        cursor = await self._cursors.fetch(self._cursor_id, *place, Deadline(_CURSOR_S))
+        if cursor is not None:
+            reader.committed = max(reader.committed, cursor)
+        last = max(reader.committed, reader.received)
+        if last >= 0:
+            return StartAt.offset(last + 1)
+        if reader.start is None:
+            reader.start = await self._start_of_group(place)
+        return reader.start
+
+    async def _start_of_group(self, place: _Place) -> StartAt:
+        """For a group that wants what is new, now becomes its first cursor."""
+        if self._start.position != api.StartPosition.NEW_ONLY:
+            return self._start
+        newest = await self._brokers.newest_offset(*place, Deadline(_CURSOR_S))
+        if newest is None:
+            return self._start
+        if newest >= 0:
+            await self._cursors.set(self._cursor_id, *place, newest, Deadline(_CURSOR_S))
+        return StartAt.offset(newest + 1)
 
     # --- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -180,12 +234,17 @@ class Consumer:
         return f"__group:{self._group_id}"
 
     async def _keep_checkpoints(self, interval_s: float) -> None:
+        """Regularly, and at once when something of a partition is processed that has no cursor yet."""
         while True:
-            await asyncio.sleep(interval_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(interval_s):
+                    await self._has_first.wait()
+            self._has_first.clear()
             try:
                 await self._commit_processed()
             except RequestError as error:
                 logger.warning("consumer group %s: no checkpoint, the next one follows: %s", self._group_id, error)
+                await asyncio.sleep(min(_RETRY_S, interval_s))
 
     async def _commit_processed(self) -> None:
         await asyncio.gather(*(self._checkpoint(place, reader) for place, reader in list(self._readers.items())))

@@ -1,7 +1,6 @@
 """Messages of one partition, wherever its leader is."""
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from liftbridge.client.failures import PartitionPaused, error_of
 from liftbridge.client.positions import StartAt, StopAt
 from liftbridge.client.records import Message, message_from_proto
 from liftbridge.errors import (
-    DeadlineExceeded,
     FailedPrecondition,
     InvalidRequest,
     NotFound,
@@ -27,8 +25,6 @@ from liftbridge.protocol.generated import api_pb2 as api
 
 #: For one server to accept or refuse.
 _HANDSHAKE_S = 5.0
-#: For the leader to say where a partition ends.
-_PIN_S = 1.0
 #: How a server that isn't the leader (any more) refuses; another one, or the same a moment later, will not.
 _NOT_LEADER = "Server not partition leader"
 _PAUSED = "commit log was closed"
@@ -194,7 +190,7 @@ class Subscription:
         to_latest = self._stop.position == api.StopPosition.STOP_LATEST
         if not is_new and not to_latest:
             return
-        newest = await self._newest_offset(deadline)
+        newest = await self._brokers.newest_offset(self._stream, self._partition, deadline)
         if newest is None:  # paused, for instance; then the server says what they mean, when it takes the call
             return
         if is_new:
@@ -202,20 +198,6 @@ class Subscription:
             self._start = StartAt.offset(newest + 1)
         if to_latest and newest >= 0:
             self._stop = StopAt.offset(newest)
-
-    async def _newest_offset(self, deadline: Deadline) -> int | None:
-        """None while nobody can say. Raises NotFound."""
-        request = api.FetchPartitionMetadataRequest(stream=self._stream, partition=self._partition)
-        with contextlib.suppress(FailedPrecondition, Unavailable, DeadlineExceeded):
-            response = await self._brokers.call_leader(
-                "FetchPartitionMetadata",
-                request,
-                Deadline(min(_PIN_S, deadline.remaining_s)),
-                stream=self._stream,
-                partition=lambda _: self._partition,
-            )
-            return int(response.metadata.newestOffset)
-        return None
 
     async def _choose_server(self, deadline: Deadline, *, fresh: bool) -> str:
         known = await self._brokers.stream(self._stream, deadline, fresh=fresh)

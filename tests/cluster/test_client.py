@@ -287,6 +287,36 @@ async def test_members_of_a_group_share_partitions_and_go_on_behind_what_was_pro
             assert offsets == set(range(max(offsets) + 1)), "none is skipped"
 
 
+async def test_a_group_that_wants_what_is_new_misses_nothing_once_it_began(with_cursors: BrokerProcess) -> None:
+    async with Client([with_cursors.address]) as client:
+        await client.create_stream("begun", "begun")
+        await client.publish("begun", b"old")
+        async with client.consumer("begun", ["begun"]), asyncio.timeout(10):
+            while await client.fetch_cursor("__group:begun", "begun", 0) != 0:
+                await asyncio.sleep(0.02)
+        await client.publish("begun", b"new")
+        async with client.consumer("begun", ["begun"]) as consumer:
+            assert (await asyncio.wait_for(anext(consumer), 10)).value == b"new"
+
+
+async def test_the_message_that_a_loop_was_left_at_comes_again_unless_it_is_committed(
+    with_cursors: BrokerProcess,
+) -> None:
+    async with Client([with_cursors.address]) as client:
+        await client.create_stream("left", "left")
+        for number in range(3):
+            await client.publish("left", b"%d" % number)
+
+        async def first_of(commit: bool) -> bytes:
+            async with client.consumer("left", ["left"], start=StartAt.earliest()) as consumer, asyncio.timeout(10):
+                message = await anext(consumer)
+                if commit:
+                    await consumer.commit()
+                return message.value
+
+        assert [await first_of(commit) for commit in (False, True, False, False)] == [b"0", b"0", b"1", b"1"]
+
+
 async def test_a_member_that_was_given_up_joins_again(with_cursors: BrokerProcess) -> None:
     async with Client([with_cursors.address]) as client:
         await client.create_stream("again", "again")
