@@ -11,21 +11,124 @@ The asyncio client runs in a thread of its own. Any number of threads may use on
 """
 
 import asyncio
+import functools
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from liftbridge.client.client import DEFAULT_TIMEOUT_S, Client
-from liftbridge.client.metadata import ClusterMetadata, Partition
+from liftbridge.client.consumer import Consumer
 from liftbridge.client.records import Ack, Message
 from liftbridge.client.security import Tls
+from liftbridge.client.subscription import Subscription
 
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
+class _Source(Protocol):
+    """What messages come from: a subscription, or a consumer."""
+
+    async def __aenter__(self) -> AsyncIterator[Message]: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+_Messages = TypeVar("_Messages", bound=_Source)
+
+
+class _Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="liftbridge-client", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Waits for it; who is interrupted meanwhile, by Ctrl-C for instance, cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+class BlockingMessages(Generic[_Messages]):
+    """An iterator of :class:`Message` that waits for each, and ends and raises as the asyncio one does. It is subscribed,
+    or a member, from the beginning until ``close``, the end of a ``with``, or that of the client."""
+
+    def __init__(self, loop: _Loop, source: _Messages) -> None:
+        self._loop = loop
+        self._source = source
+        self._messages = loop.run(source.__aenter__())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the subscription, or leaves the group. Idempotent."""
+        self._loop.run(self._source.__aexit__(None, None, None))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        return self.receive()
+
+    def receive(self, timeout_s: float | None = None) -> Message:
+        """The next message. Raises TimeoutError when there is none in time, which costs none, and StopIteration at the end."""
+        message = self._loop.run(self._next(timeout_s))
+        if message is None:
+            raise StopIteration
+        return message
+
+    async def _next(self, timeout_s: float | None) -> Message | None:
+        async with asyncio.timeout(timeout_s):
+            return await anext(self._messages, None)
+
+
+class BlockingConsumer(BlockingMessages[Consumer]):
+    """A member of a consumer group; see :class:`liftbridge.client.Consumer` for what it promises."""
+
+    def commit(self) -> None:
+        """Remembers that everything handed out so far, the current message too, is processed. Raises what keeps a cursor
+        from being set."""
+        self._loop.run(self._source.commit())
+
+    @property
+    def assignments(self) -> frozenset[tuple[str, int]]:
+        """The partitions that this member reads now, as (stream, partition)."""
+        return self._source.assignments
+
+
+def _waits(
+    method: Callable[Concatenate[Client, _Arguments], Coroutine[Any, Any, _Result]],
+) -> "Callable[Concatenate[BlockingClient, _Arguments], _Result]":
+    """The client's method, with its arguments, results, errors and documentation, for who waits."""
+
+    def call(self: "BlockingClient", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        return self._loop.run(method(self._client, *args, **kwargs))
+
+    functools.update_wrapper(call, method)
+    return call
+
+
 class BlockingClient:
-    """Arguments of calls are those of :class:`liftbridge.client.Client`, and so are results and errors."""
+    """Calls, their arguments, results and errors are those of :class:`liftbridge.client.Client`."""
 
     def __init__(
         self,
@@ -35,100 +138,50 @@ class BlockingClient:
         call_metadata: Mapping[str, str] | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="liftbridge-client", daemon=True)
         self._client = Client(addresses, tls=tls, call_metadata=call_metadata, timeout_s=timeout_s)
+        self._loop = _Loop()
 
     def __enter__(self) -> Self:
         """Raises Unavailable when no server can be reached."""
-        self._thread.start()
+        self._loop.start()
         try:
-            self._run(self._client.__aenter__())
+            self._loop.run(self._client.__aenter__())
         except BaseException:
-            self._stop()
+            self._loop.stop()
             raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._run(self._client.close())
-        self._stop()
+        self._loop.run(self._client.close())
+        self._loop.stop()
 
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def create_stream(self, name: str, subject: str, **options: Any) -> None:
-        self._run(self._client.create_stream(name, subject, **options))
-
-    def delete_stream(self, name: str, **options: Any) -> None:
-        self._run(self._client.delete_stream(name, **options))
-
-    def pause_stream(self, name: str, partitions: Sequence[int] = (), **options: Any) -> None:
-        self._run(self._client.pause_stream(name, partitions, **options))
-
-    def set_stream_readonly(self, name: str, partitions: Sequence[int] = (), **options: Any) -> None:
-        self._run(self._client.set_stream_readonly(name, partitions, **options))
-
-    def publish(self, stream: str, value: bytes, **options: Any) -> Ack | None:
-        return self._run(self._client.publish(stream, value, **options))
-
-    def publish_to_subject(self, subject: str, value: bytes, **options: Any) -> Ack | None:
-        return self._run(self._client.publish_to_subject(subject, value, **options))
+    create_stream = _waits(Client.create_stream)
+    delete_stream = _waits(Client.delete_stream)
+    pause_stream = _waits(Client.pause_stream)
+    set_stream_readonly = _waits(Client.set_stream_readonly)
+    publish = _waits(Client.publish)
+    publish_to_subject = _waits(Client.publish_to_subject)
+    set_cursor = _waits(Client.set_cursor)
+    fetch_cursor = _waits(Client.fetch_cursor)
+    fetch_metadata = _waits(Client.fetch_metadata)
+    fetch_partition_metadata = _waits(Client.fetch_partition_metadata)
 
     def publish_all(self, stream: str, values: Sequence[bytes], **options: Any) -> list[Ack | None]:
-        """Many messages with many in flight; ``options`` are those of :meth:`Client.publisher`. Returns their acks, or
-        raises what the first one that failed raised, when all have an answer."""
+        """Many messages with many in flight, in order; ``options`` are those of :meth:`Client.publisher`. Returns their acks,
+        or raises what the first one that failed raised, when all have an answer."""
 
         async def publish() -> list[Ack | None]:
             async with self._client.publisher(stream, **options) as publisher:
-                return await asyncio.gather(*[await publisher.publish(value) for value in values])
+                acks = [await publisher.publish(value) for value in values]
+            return [ack.result() for ack in acks]
 
-        return self._run(publish())
+        return self._loop.run(publish())
 
-    def subscribe(self, stream: str, partition: int = 0, **options: Any) -> Iterator[Message]:
-        """An iterator that waits for each message; closing it ends the subscription."""
-        return self._iterate(self._client.subscribe(stream, partition, **options))
+    def subscribe(self, stream: str, partition: int = 0, **options: Any) -> BlockingMessages[Subscription]:
+        """Messages of one partition, from now on unless ``start`` says otherwise; ``options`` are those of
+        :meth:`Client.subscribe`. Raises what the server answers."""
+        return BlockingMessages(self._loop, self._client.subscribe(stream, partition, **options))
 
-    def consume(self, group_id: str, streams: Sequence[str], **options: Any) -> Iterator[Message]:
-        """Messages as a member of a consumer group; closing the iterator leaves the group."""
-        return self._iterate(self._client.consumer(group_id, streams, **options))
-
-    def _iterate(self, source: AbstractAsyncContextManager[AsyncIterator[Message]]) -> Iterator[Message]:
-        messages = self._run(source.__aenter__())
-        try:
-            while True:
-                try:
-                    yield self._run(_next(messages))
-                except StopAsyncIteration:
-                    return
-        finally:
-            self._run(_leave(source))
-
-    def set_cursor(self, cursor_id: str, stream: str, partition: int, offset: int, **options: Any) -> None:
-        self._run(self._client.set_cursor(cursor_id, stream, partition, offset, **options))
-
-    def fetch_cursor(self, cursor_id: str, stream: str, partition: int, **options: Any) -> int | None:
-        return self._run(self._client.fetch_cursor(cursor_id, stream, partition, **options))
-
-    def fetch_metadata(self, **options: Any) -> ClusterMetadata:
-        return self._run(self._client.fetch_metadata(**options))
-
-    def fetch_partition_metadata(self, stream: str, partition: int = 0, **options: Any) -> Partition:
-        return self._run(self._client.fetch_partition_metadata(stream, partition, **options))
-
-
-async def _next(messages: AsyncIterator[Message]) -> Message:
-    return await anext(messages)
-
-
-async def _leave(source: AbstractAsyncContextManager[Any]) -> None:
-    await source.__aexit__(None, None, None)
+    def consume(self, group_id: str, streams: Sequence[str], **options: Any) -> BlockingConsumer:
+        """Joins a consumer group; ``options`` are those of :meth:`Client.consumer`."""
+        return BlockingConsumer(self._loop, self._client.consumer(group_id, streams, **options))

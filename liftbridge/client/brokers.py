@@ -197,7 +197,7 @@ class Brokers:
     async def stream(self, name: str, deadline: Deadline, *, fresh: bool = False) -> Stream:
         """What is known of a stream. Raises NotFound."""
         if fresh or name not in self._metadata.streams:
-            patience = Deadline(min(_KNOWN_S, deadline.remaining_s))
+            patience = Deadline(min(_KNOWN_S, deadline.remaining_s / 2))
             while True:
                 self._metadata = await self.fetch(api.FetchMetadataRequest(), deadline)
                 if name in self._metadata.streams:

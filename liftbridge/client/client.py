@@ -292,7 +292,8 @@ class Client:
     async def set_cursor(
         self, cursor_id: str, stream: str, partition: int, offset: int, *, timeout_s: float | None = None
     ) -> None:
-        """Remembers an offset, durably and on every replica."""
+        """Remembers an offset, durably and on every replica. Raises NotFound where the servers keep no cursors
+        (``cursors.stream.partitions``)."""
         await self._cursors.set(cursor_id, stream, partition, offset, self._deadline(timeout_s))
 
     async def fetch_cursor(

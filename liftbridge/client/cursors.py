@@ -4,6 +4,7 @@ import zlib
 from typing import Any
 
 from liftbridge.client.brokers import Brokers, Deadline
+from liftbridge.errors import NotFound
 from liftbridge.protocol.generated import api_pb2 as api
 
 _STREAM = "__cursors"
@@ -35,4 +36,7 @@ class Cursors:
         def partition(count: int) -> int:
             return cursor_partition(request.cursorId, request.stream, request.partition, count)
 
-        return await self._brokers.call_leader(method, request, deadline, stream=_STREAM, partition=partition)
+        try:
+            return await self._brokers.call_leader(method, request, deadline, stream=_STREAM, partition=partition)
+        except NotFound:
+            raise NotFound("the cluster keeps no cursors: set cursors.stream.partitions on its servers") from None

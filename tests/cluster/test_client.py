@@ -244,6 +244,11 @@ async def test_cursors_are_remembered(with_cursors: BrokerProcess) -> None:
         assert await client.fetch_cursor("mine", "s", 0) == 7
 
 
+async def test_without_cursors_the_error_says_what_to_set(client: Client) -> None:
+    with pytest.raises(NotFound, match=r"cursors\.stream\.partitions"):
+        await client.set_cursor("mine", "s", 0, 7, timeout_s=0.5)
+
+
 async def test_members_of_a_group_share_partitions_and_go_on_behind_what_was_processed(
     with_cursors: BrokerProcess,
 ) -> None:
@@ -332,20 +337,31 @@ async def test_a_member_that_was_given_up_joins_again(with_cursors: BrokerProces
                     values.add((await anext(consumer)).value)
 
 
-def test_the_blocking_client_does_the_same(broker: BrokerProcess) -> None:
+def test_the_blocking_client_does_the_same(with_cursors: BrokerProcess) -> None:
     name = f"s{uuid4().hex[:8]}"
-    with BlockingClient([broker.address]) as client:
+    with BlockingClient([with_cursors.address]) as client:
         client.create_stream(name, name)
         ack = client.publish(name, b"0")
         assert ack is not None
         assert ack.offset == 0
+        new = client.subscribe(name)
         acks = client.publish_all(name, [b"1", b"2"])
         assert [ack.offset for ack in acks if ack is not None] == [1, 2]
         read = client.subscribe(name, start=StartAt.earliest(), stop=StopAt.latest())
         assert [message.value for message in read] == [b"0", b"1", b"2"]
+        with new:
+            assert [new.receive(timeout_s=5).value for _ in range(2)] == [b"1", b"2"]
+            with pytest.raises(TimeoutError):
+                new.receive(timeout_s=0.01)
         assert client.fetch_partition_metadata(name).newest_offset == 2
         with pytest.raises(NotFound):
             client.delete_stream("absent")
+        with client.consume("blocking", [name], start=StartAt.earliest()) as consumer:
+            assert next(consumer).value == b"0"
+            consumer.commit()
+            assert consumer.assignments == {(name, 0)}
+        with client.consume("blocking", [name]) as consumer:
+            assert next(consumer).value == b"1"
 
 
 async def test_envelopes_by_plain_nats(broker: BrokerProcess) -> None:
