@@ -40,6 +40,22 @@ def test_the_tutorials_code_publishes_and_reads_back(new_broker: BrokerProcess) 
     assert "3.1" in shown.stdout
 
 
+def test_the_programs_of_the_client_tutorial_print_what_the_page_says(tmp_path: Path) -> None:
+    page = "docs/tutorial/python-client.md"
+    broker = BrokerProcess(tmp_path / "data", "--set", "cursors.stream.partitions=1")
+    assert " ".join(broker.arguments) in blocks(page, "sh")[0]
+    broker.start()
+    try:
+        programs = blocks(page, "python")
+        for program, output in zip(programs, blocks(page, "text"), strict=True):
+            assert "localhost" in program
+            code = program.replace("localhost:9292", broker.address).replace("nats://localhost:4222", broker.nats_url)
+            done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+            assert (done.stdout, done.stderr) == (output, "")
+    finally:
+        broker.stop()
+
+
 def test_the_commands_of_the_readme_exist() -> None:
     commands = re.findall(r"^\| `liftbridge ([a-z-]+(?: [a-z]+)?)", (_ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(commands) >= 5
