@@ -98,7 +98,8 @@ class Brokers:
                 if await self._connects(address, min(_CONNECT_S, deadline.remaining_s)):
                     return address
             if deadline.passed:
-                raise Unavailable(f"no server can be reached at {', '.join(self._addresses)}: is one running there?")
+                question = "is one running there" + (", and is its certificate trusted?" if self._credentials else "?")
+                raise Unavailable(f"no server can be reached at {', '.join(self._addresses)}: {question}")
 
     async def _connects(self, address: str, timeout_s: float) -> bool:
         channel = self.channel(address)

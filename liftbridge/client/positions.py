@@ -40,7 +40,8 @@ class StartAt:
 
     @classmethod
     def offset(cls, offset: int) -> "StartAt":
-        """This offset, or the next one that is kept."""
+        """This offset, or the next one that is kept. Beyond the end it is the next message, whatever its offset. Raises
+        InvalidRequest for a negative one."""
         if offset < 0:
             raise InvalidRequest(f"there is no offset {offset}")
         return cls(api.StartPosition.OFFSET, start_offset=offset)
@@ -61,18 +62,19 @@ class StopAt:
 
     @classmethod
     def never(cls) -> "StopAt":
+        """It waits for what comes."""
         return cls(api.StopPosition.STOP_ON_CANCEL)
 
     @classmethod
     def offset(cls, offset: int) -> "StopAt":
-        """After this offset."""
+        """After this offset; one that isn't there yet is waited for. Raises InvalidRequest for a negative one."""
         if offset < 0:
             raise InvalidRequest(f"there is no offset {offset}")
         return cls(api.StopPosition.STOP_OFFSET, stop_offset=offset)
 
     @classmethod
     def latest(cls) -> "StopAt":
-        """After what is the last message now."""
+        """After what is the last message when the subscription begins; at once when there is none."""
         return cls(api.StopPosition.STOP_LATEST)
 
     @classmethod

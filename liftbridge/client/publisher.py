@@ -14,7 +14,7 @@ from liftbridge.client.brokers import Brokers, Deadline
 from liftbridge.client.failures import async_error_of, error_of
 from liftbridge.client.partitioners import KeyPartitioner, Partitioner
 from liftbridge.client.records import Ack, AckPolicy, ack_from_proto
-from liftbridge.errors import DeadlineExceeded, RequestError, Unavailable
+from liftbridge.errors import DeadlineExceeded, InvalidRequest, RequestError, Unavailable
 from liftbridge.protocol.generated import api_pb2 as api
 
 _ANY_OFFSET = -1
@@ -52,6 +52,7 @@ class Publisher:
         self._in_flight = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,6 +76,8 @@ class Publisher:
     ) -> "asyncio.Future[Ack | None]":
         """Waits only until fewer than ``max_in_flight`` messages have no ack, and returns what can be awaited for this
         one's: the Ack, None with AckPolicy.NONE. It raises what :meth:`Client.publish` raises. Nobody has to await it."""
+        if self._closed:
+            raise InvalidRequest("the publisher is closed")
         while self._in_flight >= self._max_in_flight:
             await self._wait_for_room()
         number = partition if partition is not None else await self._choose(key, value)
@@ -103,6 +106,7 @@ class Publisher:
 
     async def close(self) -> None:
         """Doesn't wait: what has no answer fails with Unavailable. Idempotent."""
+        self._closed = True
         sessions, self._sessions = self._sessions, {}
         self._routes.clear()
         await asyncio.gather(*(session.close() for session in sessions.values()))

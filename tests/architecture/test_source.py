@@ -3,11 +3,13 @@
 import ast
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from liftbridge import errors
+from liftbridge import client, errors
+from liftbridge.client import blocking, nats_messages
 
 _ROOT = Path(__file__).parents[2]
 _MAX_LINES = 500
@@ -71,3 +73,27 @@ def _class_tree() -> dict[str, str]:
         for name, one in vars(errors).items()
         if inspect.isclass(one) and issubclass(one, errors.LiftbridgeError)
     }
+
+
+def _public_of_the_client() -> Iterator[tuple[str, object]]:
+    """What ``liftbridge.client`` and its modules for others offer, with the public methods of each class."""
+    for module, names in (
+        (client, client.__all__),
+        (blocking, ["BlockingClient", "BlockingConsumer", "BlockingMessages"]),
+        (nats_messages, ["parse_ack", "parse_message", "publish_message"]),
+    ):
+        for name in names:
+            one = getattr(module, name)
+            yield name, one
+            if inspect.isclass(one):
+                yield from ((f"{name}.{member}", what) for member, what in vars(one).items() if member[0] != "_")
+
+
+def test_everything_public_of_the_client_is_documented() -> None:
+    public = [
+        (name, one)
+        for name, one in _public_of_the_client()
+        if inspect.isclass(one) or inspect.isroutine(one) or isinstance(one, property)
+    ]
+    assert len(public) > 70
+    assert [name for name, one in public if not inspect.getdoc(one)] == []

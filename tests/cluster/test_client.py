@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import nats
 import pytest
 from api_client import ApiClient
 from broker_process import BrokerProcess
+from certificates import make_certificate
 from original_process import Flavour
 
 from liftbridge.client import (
@@ -22,10 +24,19 @@ from liftbridge.client import (
     StartAt,
     StopAt,
     Subscription,
+    Tls,
 )
 from liftbridge.client.blocking import BlockingClient
 from liftbridge.client.nats_messages import parse_ack, publish_message
-from liftbridge.errors import AlreadyExists, FailedPrecondition, NotFound, ProtocolError, Unavailable
+from liftbridge.errors import (
+    AlreadyExists,
+    ConfigError,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    ProtocolError,
+    Unavailable,
+)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +196,38 @@ async def test_no_server_is_an_error_that_names_where_was_looked() -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
         async with Client(["127.0.0.1:1"], timeout_s=0.2):
             pass
+
+
+async def test_over_tls_the_server_has_to_be_trusted(flavour: Flavour, tmp_path: Path) -> None:
+    files = make_certificate(tmp_path)
+    server = flavour.make("tls", {"tls.cert": str(files.cert), "tls.key": str(files.key)})
+    server.launch()
+    tls = Tls(ca=files.cert, server_name="localhost")
+    async with Client([server.address], tls=tls, call_metadata={"authorization": "Bearer x"}, timeout_s=20) as client:
+        await client.create_stream("secret", "secret")
+        await client.publish("secret", b"0")
+        async with client.publisher("secret") as publisher:
+            await publisher.publish(b"1")
+        stop = StopAt.latest()
+        assert await values(client.subscribe("secret", start=StartAt.earliest(), stop=stop)) == [b"0", b"1"]
+    with pytest.raises(Unavailable, match="is its certificate trusted"):
+        async with Client([server.address], tls=Tls(), timeout_s=0.5):
+            pass
+    with pytest.raises(ConfigError, match="absent"):
+        Client([server.address], tls=Tls(ca=tmp_path / "absent.pem"))
+
+
+async def test_what_is_closed_says_so(client: Client, broker: BrokerProcess, stream: str) -> None:
+    async with client.publisher(stream) as publisher:
+        pass
+    with pytest.raises(InvalidRequest, match="the publisher is closed"):
+        await publisher.publish(b"x")
+    async with Client([broker.address]) as closed:
+        pass
+    with pytest.raises(InvalidRequest, match="the client is closed"):
+        await closed.publish(stream, b"x")
+    with pytest.raises(InvalidRequest, match="join first"):
+        await anext(client.consumer("g", [stream]))
 
 
 async def test_a_reader_and_a_publisher_survive_a_restart(flavour: Flavour) -> None:

@@ -81,9 +81,14 @@ class Flavour:
 
     def start(self, name: str, settings: dict[str, str]) -> BrokerProcess:
         """A server with a nats-server of its own."""
+        server = self.make(name, settings)
+        server.start()
+        return server
+
+    def make(self, name: str, settings: dict[str, str]) -> BrokerProcess:
+        """One that isn't started yet."""
         server = self._make(self._folder / name, settings)
         self._made.append(server)
-        server.start()
         return server
 
     def start_cluster(self, settings: dict[str, str]) -> ClusterProcesses:
