@@ -1,7 +1,9 @@
 """Outside of the checkout: the wheel of Liftbridge in fresh environments, as anybody gets it. Run by ``tox -e outside``."""
 
+import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -92,13 +94,55 @@ def test_the_tutorial_leads_word_by_word_to_the_plugin_that_is_tested_here(tmp_p
     assert len(list((project / "dist").iterdir())) == 2
 
 
-def test_the_wheel_alone_runs_the_demo_in_an_empty_environment(tmp_path: Path) -> None:
+def install_into_an_empty_environment(tmp_path: Path) -> dict[str, str]:
     clean = environment(tmp_path / "constraints.txt")
     run([sys.executable, "-m", "venv", "empty"], tmp_path, clean)
     run(["empty/bin/pip", "install", "--quiet", "liftbridge"], tmp_path, clean)
+    return clean
+
+
+def test_the_wheel_alone_runs_the_demo_in_an_empty_environment(tmp_path: Path) -> None:
+    clean = install_into_an_empty_environment(tmp_path)
     where = run(["empty/bin/python", "-c", "import liftbridge; print(liftbridge.__file__)"], tmp_path, clean)
     assert where.startswith(str(tmp_path))
     assert "Lima 22.0" in run(["empty/bin/liftbridge", "demo"], tmp_path, clean)
     offered = run(["empty/bin/liftbridge", "plugins"], tmp_path, clean)
     for name in ("segments", "sqlite", "memory", "lmdb", "raft_builtin", "nats", "subjects", "grpc"):
         assert f" {name} " in offered
+
+
+def test_the_wheel_alone_runs_the_client_tutorial_in_an_empty_environment(tmp_path: Path) -> None:
+    clean = install_into_an_empty_environment(tmp_path)
+    page = (_ROOT / "docs" / "tutorial" / "python-client.md").read_text()
+    blocks = _BLOCK.findall(page)
+    programs = [text for language, text in blocks if language == "python"]
+    outputs = [text for language, text in blocks if language == "text"]
+    ports = dict(zip(("9292", "4222"), free_ports(2), strict=True))
+    command = [
+        "empty/bin/liftbridge",
+        "serve",
+        "-e",
+        "--raft-bootstrap-seed",
+        "--data-dir",
+        "data",
+        "--host",
+        "127.0.0.1",
+    ]
+    command += ["--port", str(ports["9292"]), "--set", "cursors.stream.partitions=1"]
+    command += ["--set", f"transport.nats.embedded.listen=127.0.0.1:{ports['4222']}"]
+    with subprocess.Popen(command, cwd=tmp_path, env=clean, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            assert any("Serving clients" in line for line in server.stderr)
+            for program, output in zip(programs, outputs, strict=True):
+                for port, taken in ports.items():
+                    program = program.replace(f"localhost:{port}", f"127.0.0.1:{taken}")
+                assert run(["empty/bin/python", "-c", program], tmp_path, clean) == output
+        finally:
+            server.terminate()
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as taken:
+        sockets = [taken.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
