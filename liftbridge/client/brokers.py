@@ -62,6 +62,7 @@ class Brokers:
         if not addresses:
             raise InvalidRequest("name at least one server, as host:port")
         self._addresses = list(dict.fromkeys(addresses))
+        self.tls = tls
         self._credentials = tls.channel_credentials() if tls is not None else None
         self._options = [*_OPTIONS]
         if tls is not None and tls.server_name:

@@ -58,12 +58,17 @@ _ASYNC_CLASSES: "dict[api.PublishAsyncError.Code, type[RequestError]]" = {
 
 def error_of(error: grpc.aio.AioRpcError, address: str) -> RequestError:
     """The error of a call to the server at ``address``."""
-    text = error.details() or error.code().name
-    if error.code() is grpc.StatusCode.UNKNOWN and text == INCORRECT_OFFSET:
+    return status_error(error.code(), error.details() or "", address)
+
+
+def status_error(code: grpc.StatusCode, text: str, address: str) -> RequestError:
+    """What a status of the server at ``address`` is."""
+    text = text or code.name
+    if code is grpc.StatusCode.UNKNOWN and text == INCORRECT_OFFSET:
         return IncorrectOffset(text)
-    if error.code() is grpc.StatusCode.INTERNAL and any(sign in text for sign in _BROKEN):
+    if code is grpc.StatusCode.INTERNAL and any(sign in text for sign in _BROKEN):
         return Unavailable(f"{address}: {text}")
-    kind = _CLASSES.get(error.code(), UnknownError)
+    kind = _CLASSES.get(code, UnknownError)
     return kind(f"{address}: {text}" if kind is Unavailable else text)
 
 

@@ -6,20 +6,31 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-import grpc
+from functools import partial
+from itertools import count
+from typing import Self
 
 from liftbridge.client.brokers import Brokers, Deadline
-from liftbridge.client.failures import async_error_of, error_of
+from liftbridge.client.failures import async_error_of
 from liftbridge.client.partitioners import KeyPartitioner, Partitioner
+from liftbridge.client.publish_call import PublishCall
 from liftbridge.client.records import Ack, AckPolicy, ack_from_proto
-from liftbridge.errors import DeadlineExceeded, InvalidRequest, RequestError, Unavailable
+from liftbridge.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    PermissionDenied,
+    RequestError,
+    Unavailable,
+    Unimplemented,
+)
 from liftbridge.protocol.generated import api_pb2 as api
 
 _ANY_OFFSET = -1
 #: How often overdue acks are looked for.
 _TICK_S = 0.25
+#: With these a server takes nothing; how else a call ends says nothing of its messages.
+_REFUSALS = (PermissionDenied, Unimplemented)
+_OPEN = "; the message may be stored"
 
 
 class Publisher:
@@ -48,6 +59,7 @@ class Publisher:
         self._ack_timeout_s = ack_timeout_s
         self._sessions: dict[str, _Session] = {}
         self._routes: dict[int, _Session] = {}
+        self._routing = asyncio.Lock()
         self._room: deque[asyncio.Future[None]] = deque()
         self._in_flight = 0
         self._quiet = asyncio.Event()
@@ -61,6 +73,7 @@ class Publisher:
         try:
             if kind is None:
                 await self.flush()
+                await asyncio.gather(*(session.finish() for session in self._sessions.values()))
         finally:
             await self.close()
 
@@ -83,7 +96,7 @@ class Publisher:
         number = partition if partition is not None else await self._choose(key, value)
         session = self._routes.get(number)
         if session is None or session.ended:
-            session = self._routes[number] = await self._open(number)
+            session = await self._route(number)
         request = api.PublishRequest(
             stream=self._stream,
             partition=number,
@@ -91,10 +104,10 @@ class Publisher:
             value=value,
             headers=headers,
             ackPolicy=int(self._ack_policy),  # type: ignore[arg-type]
-            correlationId=correlation_id or secrets.token_hex(11),
+            correlationId=correlation_id or session.new_id(),
             expectedOffset=_ANY_OFFSET if expected_offset is None else expected_offset,
         )
-        future = session.send(request, wants_ack=self._ack_policy is not AckPolicy.NONE)
+        future = session.send(request)
         self._in_flight += 1
         self._quiet.clear()
         future.add_done_callback(self._answered)
@@ -109,7 +122,8 @@ class Publisher:
         self._closed = True
         sessions, self._sessions = self._sessions, {}
         self._routes.clear()
-        await asyncio.gather(*(session.close() for session in sessions.values()))
+        for session in sessions.values():
+            session.close()
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -118,6 +132,14 @@ class Publisher:
             return 0
         known = await self._brokers.stream(self._stream, Deadline(self._ack_timeout_s))
         return (self._partitioner or self._by_key)(key, value, len(known.partitions))
+
+    async def _route(self, partition: int) -> "_Session":
+        """One task at a time looks for a way, so that messages to a partition never take two."""
+        async with self._routing:
+            session = self._routes.get(partition)
+            if session is None or session.ended:
+                session = self._routes[partition] = await self._open(partition)
+            return session
 
     async def _open(self, partition: int) -> "_Session":
         """To the leader, if it is known and there; every server takes what is for another."""
@@ -129,7 +151,9 @@ class Publisher:
         address = await self._brokers.connected(deadline, first=leader)
         session = self._sessions.get(address)
         if session is None or session.ended:
-            session = self._sessions[address] = _Session(self._brokers, address, self._ack_timeout_s)
+            session = _Session(self._brokers, address, self._ack_policy, self._ack_timeout_s)
+            await session.open(deadline)
+            self._sessions[address] = session
         return session
 
     async def _wait_for_room(self) -> None:
@@ -157,67 +181,67 @@ class _Pending:
 
 
 class _Session:
-    """One PublishAsync call."""
+    """One PublishAsync call, and who waits for its answers."""
 
-    def __init__(self, brokers: Brokers, address: str, ack_timeout_s: float) -> None:
+    def __init__(self, brokers: Brokers, address: str, ack_policy: AckPolicy, ack_timeout_s: float) -> None:
+        self._brokers = brokers
         self._address = address
+        self._wants_acks = ack_policy is not AckPolicy.NONE
         self._ack_timeout_s = ack_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._call: Any = brokers.channel(address).stream_stream(
-            "/proto.API/PublishAsync",
-            request_serializer=api.PublishRequest.SerializeToString,
-            response_deserializer=api.PublishResponse.FromString,
-        )(metadata=brokers.call_metadata)
+        self._call = PublishCall(address, brokers.call_metadata, on_responses=self._take_all, on_end=self._end)
+        self._id_prefix = secrets.token_hex(8)
+        self._numbers = count()
         self._pending: dict[str, _Pending] = {}
-        self._outgoing: deque[tuple[api.PublishRequest, asyncio.Future[Ack | None] | None]] = deque()
-        self._to_send = asyncio.Event()
-        self._tasks = [self._loop.create_task(work()) for work in (self._write, self._read, self._watch)]
+        self._watch: asyncio.TimerHandle | None = None
         self.ended = False
 
-    def send(self, request: api.PublishRequest, *, wants_ack: bool) -> "asyncio.Future[Ack | None]":
+    async def open(self, deadline: Deadline) -> None:
+        """Raises Unavailable."""
+        tls = self._brokers.tls
+        context, name = (tls.context(), tls.server_name or "") if tls is not None else (None, "")
+        await self._call.connect(context, name, deadline.remaining_s)
+
+    def new_id(self) -> str:
+        """No other message has it."""
+        return f"{self._id_prefix}-{next(self._numbers)}"
+
+    def send(self, request: api.PublishRequest) -> "asyncio.Future[Ack | None]":
         """Never blocks."""
         future: asyncio.Future[Ack | None] = self._loop.create_future()
-        # Without an ack there may still be an error, but nothing says that there is none: sent is all that is known.
-        if wants_ack:
-            overdue_s = self._loop.time() + self._ack_timeout_s
-            if request.correlationId in self._pending:
-                future.set_exception(Unavailable(f"correlation ID {request.correlationId} is on its way already"))
-                return future
-            self._pending[request.correlationId] = _Pending(future, overdue_s)
-        self._outgoing.append((request, None if wants_ack else future))
-        self._to_send.set()
+        if request.correlationId in self._pending:
+            future.set_exception(InvalidRequest(f"correlation ID {request.correlationId} is on its way already"))
+            return future
+        if self.ended:
+            future.set_exception(Unavailable(f"{self._address} ended the call; the message isn't stored"))
+            return future
+        self._pending[request.correlationId] = _Pending(future, self._loop.time() + self._ack_timeout_s)
+        self._call.send(
+            request.SerializeToString(), None if self._wants_acks else partial(self._sent, request.correlationId)
+        )
+        if self._watch is None:
+            self._watch = self._loop.call_later(_TICK_S, self._look_for_overdue)
         return future
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
+        """Acks say that messages arrived; without them, the end of the call does."""
+        if not self._wants_acks:
+            await self._call.finish(self._ack_timeout_s)
+
+    def close(self) -> None:
+        """What has no answer fails. Idempotent."""
+        self._call.close()
         self._end(Unavailable(f"the publisher was closed before {self._address} answered"))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._call.cancel()
 
-    async def _write(self) -> None:
-        try:
-            while True:
-                while self._outgoing:
-                    request, unacked = self._outgoing.popleft()
-                    await self._call.write(request)
-                    if unacked is not None and not unacked.done():
-                        unacked.set_result(None)
-                self._to_send.clear()
-                await self._to_send.wait()
-        except grpc.aio.AioRpcError as error:
-            self._end(error_of(error, self._address))
-        except asyncio.InvalidStateError:
-            self._end(Unavailable(f"{self._address} ended the call"))
+    def _sent(self, correlation_id: str) -> None:
+        """Without an ack there may still be an error, but nothing says that there is none: sent is all that is known."""
+        pending = self._pending.pop(correlation_id, None)
+        if pending is not None and not pending.future.done():
+            pending.future.set_result(None)
 
-    async def _read(self) -> None:
-        try:
-            while (response := await self._call.read()) is not grpc.aio.EOF:
-                self._take(response)
-        except grpc.aio.AioRpcError as error:
-            self._end(error_of(error, self._address))
-            return
-        self._end(Unavailable(f"{self._address} ended the call"))
+    def _take_all(self, responses: list[bytes]) -> None:
+        for response in responses:
+            self._take(api.PublishResponse.FromString(response))
 
     def _take(self, response: api.PublishResponse) -> None:
         failed = response.HasField("asyncError")
@@ -229,29 +253,28 @@ class _Session:
         else:
             pending.future.set_result(ack_from_proto(response.ack))
 
-    async def _watch(self) -> None:
+    def _look_for_overdue(self) -> None:
         """The oldest come first, so looking at few is enough."""
-        while True:
-            await asyncio.sleep(_TICK_S)
-            now_s = self._loop.time()
-            while self._pending:
-                oldest = next(iter(self._pending))
-                if self._pending[oldest].overdue_s > now_s:
-                    break
-                future = self._pending.pop(oldest).future
-                if not future.done():
-                    text = f"no ack from {self._address} in {self._ack_timeout_s:g} s; the message may be stored"
-                    future.set_exception(DeadlineExceeded(text))
+        self._watch = None
+        now_s = self._loop.time()
+        while self._pending:
+            oldest = next(iter(self._pending))
+            if self._pending[oldest].overdue_s > now_s:
+                self._watch = self._loop.call_later(_TICK_S, self._look_for_overdue)
+                return
+            future = self._pending.pop(oldest).future
+            if not future.done():
+                text = f"no ack from {self._address} in {self._ack_timeout_s:g} s{_OPEN}"
+                future.set_exception(DeadlineExceeded(text))
 
     def _end(self, error: RequestError) -> None:
         """Answers everything that has no answer."""
         self.ended = True
-        text = f"{error}; the message may be stored"
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        kind, text = (type(error), str(error)) if isinstance(error, _REFUSALS) else (Unavailable, f"{error}{_OPEN}")
         for pending in self._pending.values():
             if not pending.future.done():
-                pending.future.set_exception(Unavailable(text))
+                pending.future.set_exception(kind(text))
         self._pending.clear()
-        for _, unacked in self._outgoing:
-            if unacked is not None and not unacked.done():
-                unacked.set_exception(Unavailable(text))
-        self._outgoing.clear()

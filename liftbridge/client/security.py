@@ -1,5 +1,7 @@
 """How a client and a server know each other."""
 
+import pkgutil
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,16 @@ class Tls:
         if (self.certificate is None) != (self.key is None):
             raise ConfigError("a client certificate needs both: the certificate and its key")
         return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
+
+    def context(self) -> ssl.SSLContext:
+        """The same for connections that aren't grpcio's."""
+        roots = pkgutil.get_data("grpc._cython", "_credentials/roots.pem") if self.ca is None else _read(self.ca)
+        assert roots is not None
+        context = ssl.create_default_context(cadata=roots.decode())
+        if self.certificate is not None and self.key is not None:
+            context.load_cert_chain(self.certificate, self.key)
+        context.set_alpn_protocols(["h2"])
+        return context
 
 
 def _read(path: Path | str | None) -> bytes | None:

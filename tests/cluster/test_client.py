@@ -79,12 +79,15 @@ async def test_a_message_comes_back_as_it_was_published(client: Client, stream: 
     assert message.subject == stream
 
 
-async def test_without_acks_nothing_is_waited_for(client: Client, stream: str) -> None:
+async def test_without_acks_nothing_is_waited_for_and_all_arrives(client: Client, stream: str) -> None:
     assert await client.publish(stream, b"v", ack_policy=AckPolicy.NONE) is None
     async with client.publisher(stream, ack_policy=AckPolicy.NONE) as publisher:
-        assert await (await publisher.publish(b"w")) is None
-    async with client.subscribe(stream, start=StartAt.earliest()) as subscription:
-        assert [(await anext(subscription)).value for _ in range(2)] == [b"v", b"w"]
+        sent = [await publisher.publish(b"%d" % number + bytes(1000)) for number in range(3000)]
+    assert [one.result() for one in sent] == [None] * 3000
+    async with client.subscribe(stream, start=StartAt.earliest()) as subscription, asyncio.timeout(20):
+        assert (await anext(subscription)).value == b"v"
+        for number in range(3000):
+            assert (await anext(subscription)).value.rstrip(b"\0") == b"%d" % number
 
 
 async def test_a_publisher_keeps_order_and_bounds_what_is_in_flight(client: Client, stream: str) -> None:
