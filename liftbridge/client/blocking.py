@@ -22,6 +22,7 @@ from liftbridge.client.consumer import Consumer
 from liftbridge.client.records import Ack, Message
 from liftbridge.client.security import Tls
 from liftbridge.client.subscription import Subscription
+from liftbridge.errors import InvalidRequest
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -55,7 +56,11 @@ class _Loop:
         self._loop.close()
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Waits for it; who is interrupted meanwhile, by Ctrl-C for instance, cancels it."""
+        """Waits for it; who is interrupted meanwhile, by Ctrl-C for instance, cancels it. Raises InvalidRequest when the loop
+        doesn't run."""
+        if not self._thread.is_alive():
+            work.close()
+            raise InvalidRequest("use the client inside of: with BlockingClient(...) as client")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

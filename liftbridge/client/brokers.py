@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -138,6 +139,8 @@ class Brokers:
         try:
             return await unary(request, timeout=timeout_s, metadata=self.call_metadata)
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._ask_last(address)
             raise error_of(error, address) from None
 
     async def call_until_done(self, method: str, request: Any, deadline: Deadline) -> Any:
@@ -185,16 +188,18 @@ class Brokers:
         return metadata
 
     async def _ask(self, request: api.FetchMetadataRequest, deadline: Deadline) -> Any:
-        """The server isn't told the deadline: the original would wait just as long for a server that is dead, and then fail.
-        One that doesn't answer is asked last from then on."""
+        """The server isn't told the deadline: the original would wait just as long for a server that is dead, and then fail."""
         address = await self.connected(deadline)
         try:
             async with asyncio.timeout(min(_ASK_S, deadline.remaining_s)):
                 return await self._unary(address, "FetchMetadata", request, None)
         except TimeoutError:
-            self._addresses.remove(address)
-            self._addresses.append(address)
+            self._ask_last(address)
             raise Unavailable(f"{address} doesn't answer") from None
+
+    def _ask_last(self, address: str) -> None:
+        """It took too long: maybe it stands still. The next calls try the others first."""
+        self._addresses = [*(one for one in self._addresses if one != address), address]
 
     async def stream(self, name: str, deadline: Deadline, *, fresh: bool = False) -> Stream:
         """What is known of a stream. Raises NotFound."""
@@ -208,6 +213,11 @@ class Brokers:
                     raise NotFound(f"there is no stream {name}")
                 await asyncio.sleep(_RETRY_S)
         return self._metadata.streams[name]
+
+    def forget(self, name: str) -> None:
+        """What is known of a stream is no longer true."""
+        streams = {known: stream for known, stream in self._metadata.streams.items() if known != name}
+        self._metadata = replace(self._metadata, streams=streams)
 
     async def address_of(self, server_id: str, deadline: Deadline) -> str:
         """Raises Unavailable for a server that the cluster doesn't know, or that is away."""

@@ -118,10 +118,12 @@ class Client:
             if value is not None:
                 getattr(request, field).value = value
         await self._brokers.call("CreateStream", request, self._deadline(timeout_s))
+        self._brokers.forget(name)
 
     async def delete_stream(self, name: str, *, timeout_s: float | None = None) -> None:
         """The stream and its data. Raises NotFound."""
         await self._brokers.call("DeleteStream", api.DeleteStreamRequest(name=name), self._deadline(timeout_s))
+        self._brokers.forget(name)
 
     async def pause_stream(
         self, name: str, partitions: Sequence[int] = (), *, resume_all: bool = False, timeout_s: float | None = None

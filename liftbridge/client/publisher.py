@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +36,8 @@ class Publisher:
     """Use it as ``async with client.publisher("stream") as publisher``; leaving waits for every ack.
 
     Messages to one partition are stored in the order of ``publish``. When the connection to a server breaks, the messages on
-    their way fail with Unavailable (they may be stored, nobody knows), and the next ones go over a new connection.
+    their way fail with Unavailable (they may be stored, nobody knows), and the next ones go over a new connection. Whatever
+    has no answer after ``ack_timeout_s`` fails with DeadlineExceeded. Any number of tasks may publish at once.
     """
 
     def __init__(
@@ -50,9 +50,10 @@ class Publisher:
         partitioner: Partitioner | None,
         ack_timeout_s: float,
     ) -> None:
+        if max_in_flight < 1:
+            raise InvalidRequest(f"{max_in_flight} messages in flight are none")
         self._brokers = brokers
         self._stream = stream
-        self._max_in_flight = max_in_flight
         self._ack_policy = ack_policy
         self._partitioner = partitioner
         self._by_key = KeyPartitioner()
@@ -60,7 +61,7 @@ class Publisher:
         self._sessions: dict[str, _Session] = {}
         self._routes: dict[int, _Session] = {}
         self._routing = asyncio.Lock()
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._room = asyncio.Semaphore(max_in_flight)
         self._in_flight = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -88,15 +89,16 @@ class Publisher:
         correlation_id: str = "",
     ) -> "asyncio.Future[Ack | None]":
         """Waits only until fewer than ``max_in_flight`` messages have no ack, and returns what can be awaited for this
-        one's: the Ack, None with AckPolicy.NONE. It raises what :meth:`Client.publish` raises. Nobody has to await it."""
-        if self._closed:
-            raise InvalidRequest("the publisher is closed")
-        while self._in_flight >= self._max_in_flight:
-            await self._wait_for_room()
-        number = partition if partition is not None else await self._choose(key, value)
-        session = self._routes.get(number)
-        if session is None or session.ended:
-            session = await self._route(number)
+        one's: the Ack, None with AckPolicy.NONE. It raises what :meth:`Client.publish` raises. Nobody has to await it.
+
+        Raises Unavailable itself when no server can be reached, and NotFound when a partition has to be chosen and the
+        stream doesn't exist. A ``correlation_id`` must not be that of a message on its way."""
+        await self._room.acquire()
+        try:
+            session, number = await self._session_for(key, value, partition)
+        except BaseException:
+            self._room.release()
+            raise
         request = api.PublishRequest(
             stream=self._stream,
             partition=number,
@@ -127,6 +129,15 @@ class Publisher:
 
     # ------------------------------------------------------------------------------------------------------------------
 
+    async def _session_for(self, key: bytes, value: bytes, partition: int | None) -> "tuple[_Session, int]":
+        if self._closed:
+            raise InvalidRequest("the publisher is closed")
+        number = partition if partition is not None else await self._choose(key, value)
+        session = self._routes.get(number)
+        if session is None or session.ended:
+            session = await self._route(number)
+        return session, number
+
     async def _choose(self, key: bytes, value: bytes) -> int:
         if self._partitioner is None and not key:
             return 0
@@ -156,22 +167,13 @@ class Publisher:
             self._sessions[address] = session
         return session
 
-    async def _wait_for_room(self) -> None:
-        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room.append(room)
-        await room
-
     def _answered(self, future: "asyncio.Future[Ack | None]") -> None:
         if not future.cancelled():
             future.exception()  # a publisher that awaits no answers asked for no warnings
         self._in_flight -= 1
         if self._in_flight == 0:
             self._quiet.set()
-        while self._room:
-            room = self._room.popleft()
-            if not room.done():
-                room.set_result(None)
-                return
+        self._room.release()
 
 
 @dataclass(slots=True)

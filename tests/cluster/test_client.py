@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
+from zlib import crc32
 
 import nats
 import pytest
@@ -156,6 +157,30 @@ async def test_keys_choose_partitions_and_round_robin_takes_them_in_turn(client:
     assert sorted(counts) == [2, 2, 6]
 
 
+async def test_a_stream_that_is_created_anew_has_its_new_partitions(client: Client) -> None:
+    name = f"s{uuid4().hex[:8]}"
+    for partitions in (1, 5):
+        await client.create_stream(name, name, partitions=partitions)
+        ack = await client.publish(name, b"x", key=b"oslo")
+        assert ack is not None
+        (written,) = [
+            one for one in range(partitions) if (await client.fetch_partition_metadata(name, one)).newest_offset == 0
+        ]
+        assert written == crc32(b"oslo") % partitions
+        await client.delete_stream(name)
+
+
+async def test_who_gives_up_waiting_for_room_takes_none(client: Client, stream: str) -> None:
+    async with client.publisher(stream, max_in_flight=1) as publisher:
+        first = await publisher.publish(b"0")
+        waiting = [asyncio.create_task(publisher.publish(b"%d" % number)) for number in (1, 2, 3)]
+        first.add_done_callback(lambda _: waiting[0].cancel())
+        await asyncio.wait(waiting, timeout=5)
+        assert [task.cancelled() for task in waiting] == [True, False, False]
+        with pytest.raises(InvalidRequest):
+            client.publisher(stream, max_in_flight=0)
+
+
 async def test_errors_are_those_of_the_broker(client: Client, stream: str) -> None:
     with pytest.raises(AlreadyExists, match="stream already exists"):
         await client.create_stream(stream, stream)
@@ -231,6 +256,8 @@ async def test_what_is_closed_says_so(client: Client, broker: BrokerProcess, str
         await closed.publish(stream, b"x")
     with pytest.raises(InvalidRequest, match="join first"):
         await anext(client.consumer("g", [stream]))
+    with pytest.raises(InvalidRequest, match="with BlockingClient"):
+        BlockingClient([broker.address]).publish(stream, b"x")
 
 
 async def test_a_reader_and_a_publisher_survive_a_restart(flavour: Flavour) -> None:

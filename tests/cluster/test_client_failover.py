@@ -1,6 +1,8 @@
 """The client library on three servers whose leaders are killed, one after the other."""
 
 import asyncio
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -105,6 +107,20 @@ async def test_a_subscription_hears_everything_once_while_leaders_are_killed(
     await asyncio.gather(reader, return_exceptions=True)
     assert [offset for offset, _ in seen] == list(range(len(seen)))
     assert publishing.acked <= {value for _, value in seen}
+
+
+@pytest.mark.timeout(240)
+async def test_a_server_that_stands_still_is_asked_last(cluster: ClusterProcesses) -> None:
+    still, *others = cluster.servers.values()
+    async with Client([still.address, *(server.address for server in others)]) as client:
+        await client.fetch_metadata()
+        os.kill(still.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                await client.publish_to_subject("nobody", b"x", timeout_s=0.5, ack_policy=AckPolicy.NONE)
+            await client.publish_to_subject("nobody", b"x", timeout_s=5, ack_policy=AckPolicy.NONE)
+        finally:
+            os.kill(still.pid, signal.SIGCONT)
 
 
 @dataclass
