@@ -1,17 +1,12 @@
 """``liftbridge cursor``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import click
 
 from liftbridge.cli.connection import check_partitions, client_command, find_stream
 from liftbridge.cli.display import json_option, print_json
 from liftbridge.cli.streams import stream_argument
 from liftbridge.client import Client
-from liftbridge.errors import FailedPrecondition, NotFound
-
-_CURSORS = "__cursors"
+from liftbridge.errors import NotFound
 
 _cursor_argument = click.argument("cursor", metavar="CURSOR")
 _partition_option = click.option(
@@ -37,8 +32,7 @@ def cursor_commands() -> None:
 @json_option
 async def get(client: Client, *, cursor: str, stream: str, partition: int, as_json: bool) -> None:
     """Print the offset that a cursor was set to last."""
-    with _cursors_may_be_off():
-        offset = await client.fetch_cursor(cursor, stream, partition)
+    offset = await client.fetch_cursor(cursor, stream, partition)
     if offset is None:
         raise NotFound(f"cursor {cursor} was never set for partition {partition} of stream {stream}")
     if as_json:
@@ -55,18 +49,5 @@ async def get(client: Client, *, cursor: str, stream: str, partition: int, as_js
 async def set_cursor(client: Client, *, cursor: str, stream: str, offset: int, partition: int) -> None:
     """Remember OFFSET, on every replica in sync."""
     check_partitions(await find_stream(client, stream), (partition,))
-    with _cursors_may_be_off():
-        await client.set_cursor(cursor, stream, partition, offset)
+    await client.set_cursor(cursor, stream, partition, offset)
     print(f"cursor {cursor} of partition {partition} of stream {stream} is at {offset}")
-
-
-@contextmanager
-def _cursors_may_be_off() -> Iterator[None]:
-    try:
-        yield
-    except NotFound as error:
-        if _CURSORS not in str(error):
-            raise
-        raise FailedPrecondition(
-            "this cluster keeps no cursors: set cursors.stream.partitions on its servers, as to 3"
-        ) from error

@@ -294,14 +294,14 @@ class Client:
     async def set_cursor(
         self, cursor_id: str, stream: str, partition: int, offset: int, *, timeout_s: float | None = None
     ) -> None:
-        """Remembers an offset, durably and on every replica. Raises NotFound where the servers keep no cursors
-        (``cursors.stream.partitions``)."""
+        """Remembers an offset, durably and on every replica. Raises FailedPrecondition where the servers keep no
+        cursors (``cursors.stream.partitions``)."""
         await self._cursors.set(cursor_id, stream, partition, offset, self._deadline(timeout_s))
 
     async def fetch_cursor(
         self, cursor_id: str, stream: str, partition: int, *, timeout_s: float | None = None
     ) -> int | None:
-        """The offset that was set last; None when none was."""
+        """The offset that was set last; None when none was. Raises FailedPrecondition where the servers keep no cursors."""
         return await self._cursors.fetch(cursor_id, stream, partition, self._deadline(timeout_s))
 
     # --- metadata -----------------------------------------------------------------------------------------------------

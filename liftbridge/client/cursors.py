@@ -4,7 +4,7 @@ import zlib
 from typing import Any
 
 from liftbridge.client.brokers import Brokers, Deadline
-from liftbridge.errors import NotFound
+from liftbridge.errors import FailedPrecondition, NotFound
 from liftbridge.protocol.generated import api_pb2 as api
 
 _STREAM = "__cursors"
@@ -39,4 +39,5 @@ class Cursors:
         try:
             return await self._brokers.call_leader(method, request, deadline, stream=_STREAM, partition=partition)
         except NotFound:
-            raise NotFound("the cluster keeps no cursors: set cursors.stream.partitions on its servers") from None
+            text = "this cluster keeps no cursors: set cursors.stream.partitions on its servers, as to 3"
+            raise FailedPrecondition(text) from None

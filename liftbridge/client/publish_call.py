@@ -1,7 +1,7 @@
 """The PublishAsync call on a connection of its own, through which messages pass by the hundred.
 
 grpcio wakes a thread and the event loop for each message and each ack. Here one write carries what was published in a turn of the
-event loop, and one read all acks that came meanwhile (decision 28). Every other call is grpcio's.
+event loop, and one read all acks that came meanwhile (decision 29). Every other call is grpcio's.
 """
 
 import asyncio

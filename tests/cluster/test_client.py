@@ -318,7 +318,7 @@ async def test_cursors_are_remembered(with_cursors: BrokerProcess) -> None:
 
 
 async def test_without_cursors_the_error_says_what_to_set(client: Client) -> None:
-    with pytest.raises(NotFound, match=r"cursors\.stream\.partitions"):
+    with pytest.raises(FailedPrecondition, match=r"cursors\.stream\.partitions"):
         await client.set_cursor("mine", "s", 0, 7, timeout_s=0.5)
 
 
