@@ -185,6 +185,7 @@ class Brokers:
         metadata = metadata_from_proto(await again(lambda: self._ask(request, deadline), deadline, Unavailable))
         advertised = (broker.address for broker in metadata.brokers.values())
         self._addresses = list(dict.fromkeys((*self._addresses, *advertised)))
+        self._metadata = replace(self._metadata, brokers=metadata.brokers)
         return metadata
 
     async def _ask(self, request: api.FetchMetadataRequest, deadline: Deadline) -> Any:
