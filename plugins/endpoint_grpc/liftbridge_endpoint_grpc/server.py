@@ -153,17 +153,17 @@ class _Stream:
 
     def send_headers(self, block: bytes, *, end_stream: bool = False) -> None:
         self._connection.http2.send_headers(self._stream_id, block, end_stream=end_stream)
-        self._connection.flush_answer()
+        self._connection.flush_unless_reading()
         if end_stream:
             self._connection.forget(self._stream_id)
 
     def send_data(self, data: bytes) -> None:
         self._connection.http2.send_data(self._stream_id, data)
-        self._connection.flush_answer()
+        self._connection.flush_unless_reading()
 
     def send_response(self, headers: bytes, data: bytes, trailers: bytes) -> None:
         self._connection.http2.send_response(self._stream_id, headers, data, trailers)
-        self._connection.flush_answer()
+        self._connection.flush_unless_reading()
         self._connection.forget(self._stream_id)
 
     def waiting_bytes(self) -> int:
@@ -171,7 +171,7 @@ class _Stream:
 
     def give_credit(self, flow_bytes: int) -> None:
         self._connection.http2.give_credit(self._stream_id, flow_bytes)
-        self._connection.flush_credit()
+        self._connection.flush_unless_reading()
 
 
 class _Connection(asyncio.Protocol):
@@ -186,7 +186,6 @@ class _Connection(asyncio.Protocol):
         self._peer = ""
         self._loop = asyncio.get_running_loop()
         self._reading = False
-        self._answered = False
         self._flush_scheduled = False
         self._flush_timer: asyncio.TimerHandle | None = None
         self._paused = False
@@ -214,15 +213,17 @@ class _Connection(asyncio.Protocol):
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        self._reading, self._answered = True, False
+        self._reading = True
         for event in self.http2.receive(data):
             self._handle(event)
         self._reading = False
         if self._preface_timer is not None and self.http2.ready:
             self._preface_timer.cancel()
             self._preface_timer = None
-        if self.http2.has_output:
-            self._flush_this_turn() if self._answered else self._flush_with_answers()
+        if self.http2.has_answers:
+            self._flush_this_turn()
+        elif self.http2.has_output:
+            self._flush_with_answers()
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
@@ -317,7 +318,6 @@ class _Connection(asyncio.Protocol):
 
     def _end_request(self, stream_id: int) -> None:
         if stream_id in self._rejected:
-            self._answered = True
             block, body = self._rejected.pop(stream_id)
             self.http2.send_headers(stream_id, block, end_stream=not body)
             if body:
@@ -332,15 +332,8 @@ class _Connection(asyncio.Protocol):
 
     # --- output -------------------------------------------------------------------------------------------------------
 
-    def flush_answer(self) -> None:
-        """An answer is queued: it takes along what waited for it."""
-        if self._reading:
-            self._answered = True
-        else:
-            self.flush()
-
-    def flush_credit(self) -> None:
-        """Credit is queued. While reading it can wait for an answer; afterwards the client may be waiting for it."""
+    def flush_unless_reading(self) -> None:
+        """Something is queued for a call: it takes along what waited for it. What was read may call for more."""
         if not self._reading:
             self.flush()
 

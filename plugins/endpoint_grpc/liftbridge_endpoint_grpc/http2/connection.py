@@ -128,6 +128,7 @@ class Http2Connection:
         self._goaway_stream_id: int | None = None
         self._block: tuple[int, int, bytearray, int] | None = None
         self._output: list[bytes | memoryview] = []
+        self._has_answers = False
         self._events: list[Event] = []
         self._send_window = DEFAULT_WINDOW
         self._receive_window = DEFAULT_WINDOW
@@ -520,9 +521,15 @@ class Http2Connection:
         """Whether there is something to write."""
         return bool(self._output)
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether something of it is for a call. The rest are acknowledgements and credit, which nobody waits for."""
+        return self._has_answers
+
     def take_output(self) -> bytes:
         """What has to be written to the socket now."""
         output, self._output = self._output, []
+        self._has_answers = False
         return b"".join(output)
 
     def send_headers(self, stream_id: int, block: bytes, *, end_stream: bool = False) -> None:
@@ -545,6 +552,7 @@ class Http2Connection:
             stream.send_window -= size
             self._send_window -= size
             self._updates_earned += _UPDATES_PER_FRAME
+            self._has_answers = True
             self._output += (FRAME_HEADER.pack(size << 8 | _DATA_WORD, 0, stream_id), data)
             return
         stream.end_queued = end_stream
@@ -575,6 +583,7 @@ class Http2Connection:
             return
         self._send_window -= len(data)
         self._updates_earned += _UPDATES_PER_FRAME
+        self._has_answers = True
         self._output += (
             FRAME_HEADER.pack(len(headers) << 8 | FrameType.HEADERS, END_HEADERS, stream_id),
             headers,
@@ -654,8 +663,10 @@ class Http2Connection:
             last = stream.end_queued and not stream.output_bytes and stream.trailers is None
             frames = data_frames(stream.stream_id, data, self._peer_max_frame_bytes, end=last)
             self._updates_earned += _UPDATES_PER_FRAME * len(frames) // 2
+            self._has_answers = True
             self._output += frames
         elif stream.end_queued and stream.trailers is None:
+            self._has_answers = True
             self._output += data_frames(stream.stream_id, memoryview(b""), self._peer_max_frame_bytes, end=True)
         if stream.end_queued and not stream.output_bytes:
             if stream.trailers is not None:
@@ -667,7 +678,7 @@ class Http2Connection:
             self._events.append(Drained(stream.stream_id))
 
     def _write_headers(self, stream: _Stream, block: bytes, *, end_stream: bool) -> None:
-        stream.answered = True
+        stream.answered = self._has_answers = True
         block, self._table_update = self._table_update + block, b""
         flags = END_STREAM if end_stream else 0
         size = self._peer_max_frame_bytes
@@ -698,6 +709,7 @@ class Http2Connection:
         self._reset_by_us[stream_id] = None
         if len(self._reset_by_us) > self._limits.max_concurrent_streams:
             self._reset_by_us.popitem(last=False)
+        self._has_answers = True
         self._output.append(frame(FrameType.RST_STREAM, 0, stream_id, _WORD.pack(code)))
 
 
