@@ -79,6 +79,8 @@ def decode_announcement(data: bytes) -> Announcement:
         raise ProtocolError(f"not an announcement of a server: {error}") from None
     if len(announcement.token) != TOKEN_BYTES or not 0 < announcement.port < 1 << 16:
         raise ProtocolError("not an announcement of a server: its token or port can't be one")
+    if not all(0 <= number < 1 << 32 for number in announcement.subscriptions):
+        raise ProtocolError("not an announcement of a server: no frame can carry the numbers of its subscriptions")
     return announcement
 
 

@@ -15,6 +15,7 @@ import nats.errors
 
 from liftbridge.errors import ConfigError, NoResponders, PayloadTooLarge, RequestTimeout, TransportClosed
 from liftbridge.interfaces.transport import DeliverySink, Subscription, Transport
+from liftbridge.patience import subscribe_patiently
 from liftbridge_transport_nats.bulk import BulkConnection
 from liftbridge_transport_nats.connection import Connection
 from liftbridge_transport_nats.credentials import connect_options
@@ -43,11 +44,7 @@ class NatsTransport(Transport):
         self._main: Connection | None = None
         self._data: Connection | None = None
         self._announcements = f"{namespace}.links"
-        self._links = DirectLinks(
-            server_id,
-            lambda announcement: self.publish(self._announcements, [announcement]),
-            max_buffered_bytes=self._settings["buffer.max.size"],
-        )
+        self._links = DirectLinks(server_id, self._announce, max_buffered_bytes=self._settings["buffer.max.size"])
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -57,22 +54,27 @@ class NatsTransport(Transport):
                 self._servers = (await self._embedded.start(),)
             self._main = await self._connect("main", echo=True)
             self._data = await self._connect("data", echo=False)
+            self._connected = self._flows()
+            if self._settings["links"]:
+                await self._start_links(self._main.bulk)
         except BaseException:
             await self.stop()
             raise
-        self._connected = self._flows()
-        if self._settings["links"]:
-            await self._start_links(self._main.bulk)
 
     async def _start_links(self, bulk: BulkConnection) -> None:
         if bulk.encrypted:
             logger.info("No direct links between servers: they would not be encrypted, as the connection to NATS is")
             return
-        await bulk.subscribe(self._announcements, "", self._links.hear, timeout_s=_SUBSCRIBE_TIMEOUT_S)
+        await subscribe_patiently(self, self._announcements, self._links.hear)
         try:
             await self._links.start(bulk.local_host)
         except OSError as error:
             logger.warning("No direct links between servers: can't listen on %s: %s", bulk.local_host, error)
+
+    def _announce(self, announcement: bytes) -> None:
+        """Not while NATS is away: there would be one for every few seconds of it, and a new one is due when it is back."""
+        if self._connected:
+            self.publish(self._announcements, [announcement])
 
     async def _connect(self, role: str, *, echo: bool) -> Connection:
         connection = Connection(
