@@ -7,6 +7,7 @@ NATS; links are an improvement, never a condition. Decision page 28 says more.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
@@ -37,6 +38,8 @@ _ANNOUNCE_S = 5.0
 #: News within this time make one announcement.
 _ANNOUNCE_SOON_S = 0.05
 _CONNECT_TIMEOUT_S = 2.0
+#: How long stopping waits for others to take what was sent to them.
+_FINISH_TIMEOUT_S = 2.0
 #: A server whose machine doesn't answer for so long is not sent to on the link any more.
 _UNANSWERED_MS = 3000
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3))
@@ -71,8 +74,12 @@ class DirectLinks:
         self._host, self._port = host, self._server.sockets[0].getsockname()[1]
         self._announce_within(0.0)
 
+    @property
+    def listening(self) -> bool:
+        return self._server is not None
+
     async def stop(self) -> None:
-        """Closes every link. Idempotent."""
+        """Sends what is buffered, as far as others take it, and closes every link. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
         server, self._server = self._server, None
@@ -84,8 +91,7 @@ class DirectLinks:
         await asyncio.gather(*tasks, return_exceptions=True)
         peers, self._peers = self._peers, {}
         self._ways.clear()
-        for peer in peers.values():
-            peer.hang_up()
+        await asyncio.gather(*(peer.link.finish() for peer in peers.values() if peer.link is not None))
         for link in list(self.incoming):
             link.close()
 
@@ -182,6 +188,8 @@ class DirectLinks:
     async def _open(self, peer: "_Peer", link: "_OutgoingLink") -> None:
         announced = peer.announcement
         try:
+            if link.given_up:
+                return
             if _is_loopback(announced.host) and not _is_loopback(self._host):
                 raise OSError("that is an address of its own machine")
             async with asyncio.timeout(_CONNECT_TIMEOUT_S):
@@ -190,7 +198,7 @@ class DirectLinks:
         except (OSError, TimeoutError) as error:
             link.close()
             self.lost(link)
-            if not peer.complained:
+            if not peer.complained and self._peers.get(announced.server_id) is peer:
                 peer.complained = True
                 logger.warning(
                     "server %s can't be reached directly at %s:%d (%s): what is for it goes over NATS",
@@ -199,6 +207,9 @@ class DirectLinks:
                     announced.port,
                     error or "no answer",
                 )
+        except BaseException:
+            link.close()
+            raise
         else:
             logger.debug("there is a direct link to server %s", announced.server_id)
 
@@ -248,12 +259,17 @@ class _OutgoingLink(asyncio.Protocol):
     def __init__(self, links: DirectLinks, peer: _Peer) -> None:
         self.peer = peer
         self.up = False
+        self.given_up = False
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._links = links
         self._transport: asyncio.Transport | None = None
+        self._gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self.given_up:
+            self._transport.abort()
+            return
         _notice_silence(transport.get_extra_info("socket"))
         self._transport.write(MAGIC + self.peer.announcement.token)
 
@@ -271,7 +287,8 @@ class _OutgoingLink(asyncio.Protocol):
         elif not self.opened.done():
             self.opened.set_exception(error or ConnectionResetError("it hung up"))
             self.opened.exception()  # whoever waits hears of it; nobody else has to
-        self.up = False
+        self.up, self._transport = False, None
+        self._gone.set()
         self._links.lost(self)
 
     def send(self, data: bytes) -> None:
@@ -285,9 +302,20 @@ class _OutgoingLink(asyncio.Protocol):
         self._transport.write(data)
 
     def close(self) -> None:
-        self.up = False
+        """At once, whether it is there already or not."""
+        self.up, self.given_up = False, True
         if self._transport is not None:
             self._transport.abort()
+
+    async def finish(self) -> None:
+        """Closes it once the other server has taken what was sent, or doesn't."""
+        if self._transport is not None:
+            self.up = False
+            self._transport.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FINISH_TIMEOUT_S):
+                    await self._gone.wait()
+        self.close()
 
 
 class _IncomingLink(asyncio.Protocol):
@@ -302,6 +330,9 @@ class _IncomingLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if not self._links.listening:
+            self.close()
+            return
         self._links.incoming.add(self)
         self._timer = asyncio.get_running_loop().call_later(_CONNECT_TIMEOUT_S, self.close)
         _notice_silence(transport.get_extra_info("socket"))

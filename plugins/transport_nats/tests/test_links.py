@@ -8,18 +8,36 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+import uvloop
 from nats_process import NatsProcess
 
 from liftbridge.errors import PayloadTooLarge, TransportClosed
 from liftbridge.interfaces.transport import Delivery
 from liftbridge.testing.transport_suite import Collector
-from liftbridge_transport_nats.frames import HELLO_BYTES, MAGIC, WELCOME, Announcement, encode_announcement
+from liftbridge_transport_nats.bulk import BulkConnection
+from liftbridge_transport_nats.frames import (
+    HELLO_BYTES,
+    MAGIC,
+    TOKEN_BYTES,
+    WELCOME,
+    Announcement,
+    encode_announcement,
+)
 from liftbridge_transport_nats.links import DirectLinks
 from liftbridge_transport_nats.plugin import liftbridge_add_settings
 from liftbridge_transport_nats.transport import NatsTransport
 
+#: There is no other way yet that all supported versions of pytest-asyncio have.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
+
 Make = Callable[..., NatsTransport]
 _TIMEOUT_S = 10.0
+
+
+@pytest.fixture(params=["asyncio", "uvloop"], scope="module")
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Servers run on uvloop, plugin authors' tests on either."""
+    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
 
 
 @pytest.fixture
@@ -285,3 +303,171 @@ async def test_an_address_of_another_machine_itself_is_not_tried() -> None:
                 await asyncio.get_running_loop().run_in_executor(None, stranger.accept)
     finally:
         await links.stop()
+
+
+# --- the other end, played by the test --------------------------------------------------------------------------------
+
+
+class Played:
+    """Server "b", which takes links and says what the test says."""
+
+    def __init__(self) -> None:
+        self.token = b"t" * TOKEN_BYTES
+        self.greeted: list[tuple[asyncio.StreamReader, bytes]] = []
+        self.arrived: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(lambda *streams: self.arrived.put_nowait(streams), "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    def announcement(self, token: bytes = b"", subscriptions: dict[int, str] | None = None) -> Delivery:
+        return _announced(Announcement("b", "127.0.0.1", self.port, token or self.token, subscriptions or {1: "to.b"}))
+
+    async def accept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.wait_for(self.arrived.get(), _TIMEOUT_S)
+        hello = await asyncio.wait_for(reader.readexactly(HELLO_BYTES), _TIMEOUT_S)
+        assert hello.startswith(MAGIC)
+        self.greeted.append((reader, hello.removeprefix(MAGIC)))
+        writer.write(WELCOME)
+        return reader, writer
+
+
+@pytest.fixture
+async def played() -> AsyncIterator[Played]:
+    b = Played()
+    await b.start()
+    yield b
+    b.server.close()
+
+
+async def test_stop_sends_what_is_buffered(make: Make, played: Played) -> None:
+    a = make("a")
+    await a.start()
+    a._links.hear([played.announcement()])
+    reader, _writer = await played.accept()
+    await until_direct(a)
+    payload = b"x" * 1024 * 1024
+    for _ in range(6):
+        a.publish_direct("to.b", [payload])
+    stopping = asyncio.ensure_future(a.stop())
+    received = await asyncio.wait_for(reader.read(), _TIMEOUT_S)
+    assert received.count(b"x") == 6 * len(payload)
+    await stopping
+
+
+async def test_stop_does_not_wait_for_ever_for_who_reads_nothing(make: Make, played: Played) -> None:
+    a = make("a")
+    await a.start()
+    a._links.hear([played.announcement()])
+    await played.accept()
+    await until_direct(a)
+    for _ in range(7):
+        a.publish_direct("to.b", [b"x" * 1024 * 1024])
+    async with asyncio.timeout(_TIMEOUT_S):
+        await a.stop()
+
+
+async def test_a_link_that_is_given_up_before_it_is_there_leaves_no_connection(make: Make, played: Played) -> None:
+    """The server was started again, and what the earlier start announced arrived just before."""
+    a = make("a")
+    await a.start()
+    again = b"n" * TOKEN_BYTES
+    a._links.hear([played.announcement(), played.announcement(token=again)])
+    await until_direct_after(a, played, again)
+    for reader, token in played.greeted:
+        if token != again:
+            await until_hung_up(reader)
+
+
+async def until_direct_after(a: NatsTransport, played: Played, token: bytes) -> None:
+    while token not in [told for _, told in played.greeted]:
+        await played.accept()
+    await until_direct(a)
+
+
+async def test_a_server_that_starts_again_while_it_is_connected_to_is_not_complained_of(
+    make: Make, played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = make("a")
+    await a.start()
+    a._links.hear([played.announcement()])
+    old, _ = await asyncio.wait_for(played.arrived.get(), _TIMEOUT_S)
+    again = b"n" * TOKEN_BYTES
+    a._links.hear([played.announcement(token=again)])
+    await until_direct_after(a, played, again)
+    await old.readexactly(HELLO_BYTES)
+    await until_hung_up(old)
+    assert "can't be reached" not in caplog.text
+
+
+async def test_stopping_while_a_link_opens_leaves_no_connection(make: Make, played: Played) -> None:
+    a = make("a")
+    await a.start()
+    a._links.hear([played.announcement()])
+    reader, _writer = await asyncio.wait_for(played.arrived.get(), _TIMEOUT_S)
+    await reader.readexactly(HELLO_BYTES)
+    await a.stop()
+    await until_hung_up(reader)
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 32, 1 << 80])
+async def test_a_number_that_no_frame_can_carry_is_no_announcement(
+    number: int, make: Make, played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = make("a")
+    await a.start()
+    a._links.hear([played.announcement(subscriptions={number: "to.b"})])
+    assert "not an announcement" in caplog.text
+
+
+async def test_announcements_do_not_wait_for_nats(make: Make, server: NatsProcess) -> None:
+    """There would be one for every few seconds that it was away."""
+    a = make("a")
+    await a.start()
+    server.kill()
+    async with asyncio.timeout(_TIMEOUT_S):
+        while a.connected:
+            await asyncio.sleep(0.01)
+    assert a._main is not None
+    before = a._main.bulk.buffered_bytes
+    for _ in range(3):
+        a._links._announce_now()
+    assert a._main.bulk.buffered_bytes == before
+    server.start()
+
+
+async def test_links_over_ipv6() -> None:
+    heard = Collector()
+    b_said: list[bytes] = []
+    a, b = (DirectLinks(name, b_said.append, max_buffered_bytes=1 << 20) for name in "ab")
+    try:
+        await b.start("::1")
+        await a.start("::1")
+        b.add("to.b", heard)
+        b._announce_now()
+        a.hear([Delivery("test.links", "", b_said[-1:])])
+        async with asyncio.timeout(_TIMEOUT_S):
+            while (way := a.find("to.b")) is None:
+                await asyncio.sleep(0.01)
+        way.publish([b"x"], "")
+        assert await heard.wait_for(1) == [b"x"]
+    finally:
+        await a.stop()
+        await b.stop()
+
+
+async def test_nats_that_is_away_for_a_moment_while_links_start(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links are never a condition for anything, so not for a start either."""
+    round_trip, failures = BulkConnection.round_trip, [TransportClosed("there is no connection to NATS now")]
+
+    async def fails_once(bulk: BulkConnection, timeout_s: float) -> None:
+        if failures:
+            raise failures.pop()
+        await round_trip(bulk, timeout_s)
+
+    monkeypatch.setattr(BulkConnection, "round_trip", fails_once)
+    a, b, ear = await pair(make)
+    await until_direct(a)
+    a.publish_direct("to.b", [b"x"])
+    assert await ear.direct.wait_for(1) == [b"x"]
+    assert b.connected
