@@ -98,6 +98,7 @@ class _Session:
         self.acked: dict[int, int] = {}
         self.unanswered: dict[str, Published] = {}
         self._session: Any = None
+        self._arrives_ns = 0
 
     @property
     def is_open(self) -> bool:
@@ -110,9 +111,9 @@ class _Session:
             self.unanswered[str(one.number)] = one
         data = b"".join(map(self._framed, messages))
         process = self.server.process
-        publisher.timeline.after(
-            _WAY_S * publisher.chance.random(), lambda: process.happen(lambda: process.call_soon(self._arrive, data))
-        )
+        due_ns = publisher.timeline.now_ns + int(_WAY_S * publisher.chance.random() * 1e9)
+        self._arrives_ns = max(self._arrives_ns, due_ns)  # a connection keeps the order
+        publisher.timeline.at(self._arrives_ns, lambda: process.happen(lambda: process.call_soon(self._arrive, data)))
 
     def _framed(self, one: Published) -> bytes:
         request = api.PublishRequest(

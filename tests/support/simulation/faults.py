@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from liftbridge.errors import LiftbridgeError
 from liftbridge.metadata.asking import ControllerClient
 from liftbridge.protocol.generated import internal_pb2 as internal
-from simulation.network import Link
+from simulation.links import Link
 from simulation.server import NAMESPACE, SimulatedServer
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Faults:
             self.cut: chance.choice([0, 1, 3]),
             self.isolate: chance.choice([0, 1, 2]),
             self.disconnect: chance.choice([0, 1]),
+            self.break_link: chance.choice([0, 1, 3]),
             self.slow_link: chance.choice([0, 1]),
             self.slow_disk: chance.choice([0, 1]),
             self.bad_network: chance.choice([0, 1]),
@@ -198,16 +199,29 @@ class Faults:
             self._cut(links | {Link(one, server.server_id) for one in others})
 
     def _cut(self, links: set[Link]) -> None:
+        """Most cuts are between machines; some are of one way between them."""
         network = self._world.network
-        network.cut |= links
+        way = self._chance.choice(["", "", "", "over NATS", "over NATS", "direct"])
+        if way != "direct":
+            network.cut |= links
+        if way != "over NATS":
+            network.cut_direct |= links
         if self._chance.random() < 0.5:
             network.hidden |= links
-        self._world.note(f"cut {sorted(links)}")
+        self._world.note(f"cut {way} {sorted(links)}")
         self._later(0.2, 4, partial(self._mend, links))
 
     def _mend(self, links: set[Link]) -> None:
-        self._world.network.cut -= links
-        self._world.network.hidden -= links
+        network = self._world.network
+        network.cut -= links
+        network.cut_direct -= links
+        network.hidden -= links
+
+    def break_link(self) -> None:
+        """A direct link, with what is on it, as when a firewall forgets it: NATS knows nothing of that."""
+        source, target = self._chance.sample(self._world.ids, 2)
+        self._world.note(f"break {source} {target}")
+        self._world.network.fragile.add(Link(source, target))
 
     def disconnect(self) -> None:
         """NATS goes away from one server, and comes back."""
@@ -226,9 +240,10 @@ class Faults:
 
     def slow_link(self) -> None:
         source, target = self._chance.sample(self._world.ids, 2)
-        link = Link(source, target)
-        self._world.network.slow[link] = self._chance.choice([0.02, 0.3, 1.5])
-        self._later(0.5, 3, lambda: self._world.network.slow.pop(link, None) and None)
+        link, network = Link(source, target), self._world.network
+        for slow in self._chance.choice([(network.slow,), (network.slow_direct,), (network.slow, network.slow_direct)]):
+            slow[link] = self._chance.choice([0.02, 0.3, 1.5])
+            self._later(0.5, 3, partial(slow.pop, link, None))
 
     def bad_network(self) -> None:
         network = self._world.network

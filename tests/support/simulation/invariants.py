@@ -21,7 +21,7 @@ from liftbridge.protocol.record_batch import HEADER_BYTES, iter_records
 from simulation.disk import Disk, SimulatedLog, decode_batches
 
 if TYPE_CHECKING:
-    from simulation.clients import Published, Reader
+    from simulation.clients import Published, Reader, _Session
     from simulation.server import SimulatedServer
 
 
@@ -61,6 +61,8 @@ class _PartitionHistory:
     records, which the durability of the stream allows; nothing is promised from then on."""
 
     committed: dict[int, Record] = field(default_factory=dict)
+    #: The last message of each session that was committed.
+    latest: "dict[_Session | None, int]" = field(default_factory=dict)
     committed_end: int = 0
     start_offset: int = 0
     written: dict[tuple[int, int], Record] = field(default_factory=dict)
@@ -227,14 +229,15 @@ class Invariants:
         known = history.committed.get(offset)
         if known is None and leads:
             history.committed[offset] = record
-            self._check_source(where, offset, record)
+            self._check_source(where, history, offset, record)
         elif known is None:
             self.fail("I10", f"{where}: offset {offset} is committed here, and no leader committed it")
         elif known != record:
             self.fail("I11", f"{where}: holds {record} at {offset}, and {known} was committed")
 
-    def _check_source(self, where: str, offset: int, record: Record) -> None:
-        """I6, I2, I17: somebody published it, once; at the offset that was acked, and not if it was refused."""
+    def _check_source(self, where: str, history: _PartitionHistory, offset: int, record: Record) -> None:
+        """I6, I2, I7, I17: somebody published it; at the offset that was acked, and not if it was refused; once, and behind
+        what the same session published before."""
         message = self._messages.get(record.value)
         if message is None:
             self.fail("I6", f"{where}: nobody published {record.value!r}, at {offset}")
@@ -242,6 +245,11 @@ class Invariants:
             self.fail("I17", f"{where}: {record.value!r} is stored at {offset}, and was refused")
         elif message.offset not in (None, offset):
             self.fail("I2", f"{where}: {record.value!r} is at {offset}, and was acked at {message.offset}")
+        else:
+            before = history.latest.get(message.session, -1)
+            if message.number <= before:
+                self.fail("I7", f"{where}: {record.value!r} is at {offset}, behind number {before} of its session")
+            history.latest[message.session] = message.number
 
     def _commit(
         self, where: str, local: LocalPartition, leader: PartitionLeader, history: _PartitionHistory, end_offset: int
@@ -319,7 +327,8 @@ class Invariants:
                     self.fail("I17", f"{log_id}: {message.value!r} was refused by {server.server_id}, is at {offset}")
 
     def acked(self, stream: str, message: "Published", server: "SimulatedServer") -> None:
-        """I1, I7: an ack of policy ALL means committed, at that offset; acks of a session have ascending offsets."""
+        """I1, I7: an ack of policy ALL means committed, at that offset; acks of a session have ascending offsets, in so far as
+        it heard them before it sent more."""
         self.acks += 1
         self.check_server(server)  # its turn isn't over
         log_id = self.log_id(stream, message.partition)

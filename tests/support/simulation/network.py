@@ -1,4 +1,5 @@
-"""NATS, as servers see it: at most once, in order on each connection, with questions that nobody answers.
+"""NATS, as servers see it: at most once, in order on each connection, with questions that nobody answers. And links
+past it, from server to server (:mod:`simulation.links`).
 
 A server has two connections, as the real transport has: what goes out with ``echo`` and what goes out without may
 overtake each other. Hostile networks repeat and reorder more than NATS would; only conversations that must bear that
@@ -14,27 +15,22 @@ from typing import NamedTuple
 
 from liftbridge.errors import NoResponders, PayloadTooLarge, RequestTimeout, TransportClosed
 from liftbridge.interfaces.transport import Delivery, DeliverySink, Subscription, Transport
+from simulation.links import DirectLink, Link
 from simulation.process import Process, Timeline
 
 MAX_PAYLOAD_BYTES = 16 * 1024
 
 
-class _Message(NamedTuple):
+class Message(NamedTuple):
     subject: str
     reply: str
     payload: bytes
 
 
-class Link(NamedTuple):
-    """From one server to another."""
-
-    source: str
-    target: str
-
-
 class Network:
     """What may go wrong: ``loss`` and ``repeats`` are probabilities, ``cut`` links carry nothing. ``hidden`` cuts are those
-    that NATS has not noticed: it still thinks that somebody listens there."""
+    that NATS has not noticed: it still thinks that somebody listens there. ``links``: whether there are direct ones, and
+    what is ``_direct`` is about those; all else is about NATS."""
 
     def __init__(self, timeline: Timeline, chance: random.Random) -> None:
         self.timeline = timeline
@@ -46,18 +42,26 @@ class Network:
         self.cut: set[Link] = set()
         self.hidden: set[Link] = set()
         self.slow: dict[Link, float] = {}
+        self.links = chance.random() < 0.8
+        self.cut_direct: set[Link] = set()
+        self.slow_direct: dict[Link, float] = {}
+        #: What is sent next on these breaks them.
+        self.fragile: set[Link] = set()
         #: Says of a subject whether it is cut off on a link though the link itself works.
         self.mute: Callable[[Link, str], bool] | None = None
         self._exact: defaultdict[str, list[SimulatedSubscription]] = defaultdict(list)
         self._wild: list[SimulatedSubscription] = []
         self._busy_until_ns: dict[tuple[Link, bool], int] = {}
-        self._turns: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self._direct: dict[tuple[SimulatedTransport, SimulatedTransport], DirectLink] = {}
 
     def heal(self) -> None:
         self.loss = self.repeats = self.reorders = 0.0
         self.cut.clear()
         self.hidden.clear()
         self.slow.clear()
+        self.cut_direct.clear()
+        self.slow_direct.clear()
+        self.fragile.clear()
         self.mute = None
 
     # --- subscriptions ------------------------------------------------------------------------------------------------
@@ -77,10 +81,11 @@ class Network:
         """Its connections are closed."""
         for subscription in list(transport.subscriptions):
             self.remove(subscription)
+        self._direct = {ends: link for ends, link in self._direct.items() if transport not in ends}
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def route(self, sender: "SimulatedTransport", message: _Message, *, echo: bool) -> int:
+    def route(self, sender: "SimulatedTransport", message: Message, *, echo: bool) -> int:
         """Sends it on its way; returns how many listen, as far as NATS knows."""
         listening = 0
         groups: dict[str, list[SimulatedSubscription]] = {}
@@ -99,10 +104,27 @@ class Network:
             self._send(Link(sender.server_id, chosen.owner.server_id), chosen, message, echo)
         return listening
 
+    def is_cut(self, sender: "SimulatedTransport", receiver: "SimulatedTransport") -> bool:
+        return Link(sender.server_id, receiver.server_id) in self.cut
+
+    def send_direct(self, sender: "SimulatedTransport", messages: list[Message]) -> bool:
+        """Whether there is a link to the server that listens: then they take it."""
+        if not self.links:
+            return False
+        for subscription in self._listeners(messages[0].subject):
+            owner = subscription.owner
+            if subscription.direct and owner is not sender:
+                link = self._direct.setdefault((sender, owner), DirectLink(self, sender, owner))
+                if link.reaches(subscription):
+                    for message in messages:
+                        link.send(subscription, message)
+                    return True
+        return False
+
     def _listeners(self, subject: str) -> "list[SimulatedSubscription]":
         return [*self._exact.get(subject, ()), *(one for one in self._wild if _matches(one.subject, subject))]
 
-    def _send(self, link: Link, subscription: "SimulatedSubscription", message: _Message, echo: bool) -> None:
+    def _send(self, link: Link, subscription: "SimulatedSubscription", message: Message, echo: bool) -> None:
         away = link.source != link.target
         if link in self.cut or (self.mute is not None and self.mute(link, message.subject)):
             return
@@ -119,9 +141,9 @@ class Network:
             self._busy_until_ns[link, echo] = due_ns
         self.timeline.at(due_ns, lambda: self._arrive(link, subscription, message))
 
-    def _arrive(self, link: Link, subscription: "SimulatedSubscription", message: _Message) -> None:
-        if link not in self.cut and subscription.live and subscription.owner.connected:
-            subscription.owner.process.happen(lambda: subscription.arrive(message))
+    def _arrive(self, link: Link, subscription: "SimulatedSubscription", message: Message) -> None:
+        if link not in self.cut and subscription.owner.connected:
+            subscription.take(message)
 
 
 class SimulatedSubscription:
@@ -133,10 +155,16 @@ class SimulatedSubscription:
         self.queue = queue
         self.echo = echo
         self.live = True
+        self.direct = False
         self._sink = sink
         self._arrived: list[Delivery] = []
 
-    def arrive(self, message: _Message) -> None:
+    def take(self, message: Message) -> None:
+        """It reaches the process, now or when that is thawed."""
+        if self.live and self.owner.started:
+            self.owner.process.happen(lambda: self._arrive(message))
+
+    def _arrive(self, message: Message) -> None:
         if not self._arrived:
             self.owner.process.call_soon(self._hand_over)
         last = self._arrived[-1] if self._arrived else None
@@ -165,15 +193,15 @@ class SimulatedTransport(Transport):
         self.server_id = server_id
         self.process = process
         self.subscriptions: list[SimulatedSubscription] = []
-        self._started = False
+        self.started = False
         self._connected = False
-        self._buffered: list[tuple[_Message, bool]] = []
+        self._buffered: list[tuple[Message, bool]] = []
         self._callbacks: list[Callable[[bool], None]] = []
         self._inboxes = count(1)
 
     def set_connected(self, connected: bool) -> None:
         """NATS goes away, or comes back and gets what was held for it."""
-        if connected == self._connected or not self._started:
+        if connected == self._connected or not self.started:
             return
         self._connected = connected
         for callback in self._callbacks:
@@ -183,10 +211,10 @@ class SimulatedTransport(Transport):
             self.network.route(self, message, echo=echo)
 
     async def start(self) -> None:
-        self._started = self._connected = True
+        self.started = self._connected = True
 
     async def stop(self) -> None:
-        self._started = self._connected = False
+        self.started = self._connected = False
         self.network.forget(self)
 
     @property
@@ -209,18 +237,32 @@ class SimulatedTransport(Transport):
         echo: bool = True,
         deferrable: bool = False,
     ) -> None:
-        if not self._started or not self.process.alive:
-            raise TransportClosed("stopped")
-        if max(map(len, payloads), default=0) > MAX_PAYLOAD_BYTES:
-            raise PayloadTooLarge("larger than the network takes")
-        for payload in payloads:
-            message = _Message(subject, reply, bytes(payload))
+        for message in self._messages(subject, payloads, reply):
             if self._connected:
                 self.network.route(self, message, echo=echo)
             else:
                 self._buffered.append((message, echo))
 
-    async def subscribe(self, subject: str, sink: DeliverySink, *, queue: str = "", echo: bool = True) -> Subscription:
+    def _messages(self, subject: str, payloads: Sequence[bytes], reply: str) -> list[Message]:
+        if not self.started or not self.process.alive:
+            raise TransportClosed("stopped")
+        if max(map(len, payloads), default=0) > MAX_PAYLOAD_BYTES:
+            raise PayloadTooLarge("larger than the network takes")
+        return [Message(subject, reply, bytes(payload)) for payload in payloads]
+
+    def publish_direct(self, subject: str, payloads: Sequence[bytes], *, reply: str = "") -> None:
+        messages = self._messages(subject, payloads, reply)
+        if messages and not self.network.send_direct(self, messages):
+            super().publish_direct(subject, payloads, reply=reply)
+
+    async def subscribe_direct(self, subject: str, sink: DeliverySink) -> Subscription:
+        subscription = await self.subscribe(subject, sink)
+        subscription.direct = True
+        return subscription
+
+    async def subscribe(
+        self, subject: str, sink: DeliverySink, *, queue: str = "", echo: bool = True
+    ) -> SimulatedSubscription:
         if not self._connected or not self.process.alive:
             raise TransportClosed("there is no connection now")
         subscription = SimulatedSubscription(self, subject, queue, echo, sink)
@@ -238,7 +280,7 @@ class SimulatedTransport(Transport):
 
         subscription = await self.subscribe(inbox, first)
         try:
-            if not self.network.route(self, _Message(subject, inbox, payload), echo=True):
+            if not self.network.route(self, Message(subject, inbox, payload), echo=True):
                 await asyncio.sleep(self.network.delay_s)
                 raise NoResponders(f"nobody listens on {subject}")
             async with asyncio.timeout(timeout_s):
