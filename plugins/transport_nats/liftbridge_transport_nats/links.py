@@ -38,6 +38,8 @@ _ANNOUNCE_S = 5.0
 #: News within this time make one announcement.
 _ANNOUNCE_SOON_S = 0.05
 _CONNECT_TIMEOUT_S = 2.0
+#: Anybody can connect to the port, and each connection takes a file descriptor that logs need, too.
+_MAX_INCOMING = 500
 #: How long stopping waits for others to take what was sent to them.
 _FINISH_TIMEOUT_S = 2.0
 #: A server whose machine doesn't answer for so long is not sent to on the link any more.
@@ -65,6 +67,7 @@ class DirectLinks:
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._asks = True
+        self._had_strangers = False
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -109,6 +112,12 @@ class DirectLinks:
         """The sink isn't called again."""
         del self.sinks[number], self._patterns[number]
         self._announce_within(_ANNOUNCE_SOON_S)
+
+    def note_stranger(self) -> None:
+        """Said once: whoever looks for open ports comes often."""
+        if not self._had_strangers:
+            self._had_strangers = True
+            logger.warning("somebody who isn't a server of this cluster connected to its port for direct links")
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
@@ -330,7 +339,7 @@ class _IncomingLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if not self._links.listening:
+        if not self._links.listening or len(self._links.incoming) >= _MAX_INCOMING:
             self.close()
             return
         self._links.incoming.add(self)
@@ -357,7 +366,7 @@ class _IncomingLink(asyncio.Protocol):
         if len(self._hello) < HELLO_BYTES:
             return
         if not hmac.compare_digest(self._hello, self._links.hello):
-            logger.warning("somebody who isn't a server of this cluster connected to its port for direct links")
+            self._links.note_stranger()
             self.close()
             return
         assert self._transport is not None

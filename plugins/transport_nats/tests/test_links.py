@@ -14,6 +14,7 @@ from nats_process import NatsProcess
 from liftbridge.errors import PayloadTooLarge, TransportClosed
 from liftbridge.interfaces.transport import Delivery
 from liftbridge.testing.transport_suite import Collector
+from liftbridge_transport_nats import links as links_module
 from liftbridge_transport_nats.bulk import BulkConnection
 from liftbridge_transport_nats.frames import (
     HELLO_BYTES,
@@ -367,12 +368,18 @@ async def test_stop_does_not_wait_for_ever_for_who_reads_nothing(make: Make, pla
         await a.stop()
 
 
-async def test_a_link_that_is_given_up_before_it_is_there_leaves_no_connection(make: Make, played: Played) -> None:
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_link_that_is_given_up_before_it_is_there_leaves_no_connection(
+    turns: int, make: Make, played: Played
+) -> None:
     """The server was started again, and what the earlier start announced arrived just before."""
     a = make("a")
     await a.start()
     again = b"n" * TOKEN_BYTES
-    a._links.hear([played.announcement(), played.announcement(token=again)])
+    a._links.hear([played.announcement()])
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    a._links.hear([played.announcement(token=again)])
     await until_direct_after(a, played, again)
     for reader, token in played.greeted:
         if token != again:
@@ -381,7 +388,8 @@ async def test_a_link_that_is_given_up_before_it_is_there_leaves_no_connection(m
 
 async def until_direct_after(a: NatsTransport, played: Played, token: bytes) -> None:
     while token not in [told for _, told in played.greeted]:
-        await played.accept()
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await played.accept()
     await until_direct(a)
 
 
@@ -398,6 +406,26 @@ async def test_a_server_that_starts_again_while_it_is_connected_to_is_not_compla
     await old.readexactly(HELLO_BYTES)
     await until_hung_up(old)
     assert "can't be reached" not in caplog.text
+
+
+async def test_more_strangers_than_servers_are_hung_up_on(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(links_module, "_MAX_INCOMING", 3)
+    _a, b, _ear = await pair(make)
+    async with asyncio.timeout(_TIMEOUT_S):
+        while len(b._links.incoming) < 1:
+            await asyncio.sleep(0.01)
+    strangers = [await asyncio.open_connection(b._links._host, b._links._port) for _ in range(6)]
+    for reader, _ in strangers[2:]:
+        await until_hung_up(reader)
+    assert len(b._links.incoming) == 3
+    for _, writer in strangers[:2]:
+        writer.write(b"?" * HELLO_BYTES)
+    for reader, writer in strangers:
+        await until_hung_up(reader)
+        writer.close()
+    assert caplog.text.count("isn't a server of this cluster") == 1
 
 
 async def test_stopping_while_a_link_opens_leaves_no_connection(make: Make, played: Played) -> None:
