@@ -9,7 +9,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 
 import grpc
 from api_client import ApiClient
@@ -146,6 +146,14 @@ class Soak:
         times_s = self.ack_times_s[partition]
         place = bisect_right(times_s, moment_s)
         return times_s[place] - moment_s if place < len(times_s) else None
+
+    def longest_gap_s(self, partition: int, since_s: float) -> float:
+        """The longest time without an ack between the moment and the latest ack."""
+        times_s = self.ack_times_s[partition]
+        return max(
+            (later - earlier for earlier, later in pairwise([since_s, *times_s[bisect_right(times_s, since_s) :]])),
+            default=0.0,
+        )
 
 
 async def frozen(pid: int, duration_s: float) -> None:
