@@ -11,7 +11,7 @@ import click
 
 from liftbridge.cli.connection import client_command, complete_stream, find_stream
 from liftbridge.cli.display import json_option, print_json, print_table
-from liftbridge.cli.values import REPLICAS, SIZE
+from liftbridge.cli.values import COUNT, MESSAGE_SIZE, REPLICAS
 from liftbridge.client import Ack, AckPolicy, Client, StartAt
 
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
@@ -38,16 +38,18 @@ class Phase:
 @click.option(
     "--messages",
     "-n",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=100_000,
     show_default=True,
     metavar="COUNT",
     help="How many.",
 )
-@click.option("--size", type=SIZE, default="256", show_default=True, metavar="SIZE", help="Bytes of each value.")
+@click.option(
+    "--size", type=MESSAGE_SIZE, default="256", show_default=True, metavar="SIZE", help="Bytes of each value."
+)
 @click.option(
     "--in-flight",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=1000,
     show_default=True,
     metavar="COUNT",

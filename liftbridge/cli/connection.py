@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from liftbridge.cli.values import HEADER, SECONDS, SERVERS
+from liftbridge.cli.values import METADATA, SECONDS, SERVERS
 from liftbridge.client import Client, Stream, Tls
 from liftbridge.errors import LiftbridgeError, NotFound, Unavailable
 
@@ -66,7 +66,7 @@ def shared_options() -> list[click.Parameter]:
         click.Option(["--tls-server-name"], metavar="NAME", help="The name in the server's certificate."),
         click.Option(
             ["--call-metadata"],
-            type=HEADER,
+            type=METADATA,
             multiple=True,
             metavar="NAME=VALUE",
             help="Sent with every call, for servers or proxies that ask for credentials.",
@@ -100,7 +100,7 @@ def take_connection(arguments: dict[str, Any]) -> Connection:
         servers=arguments.pop("servers"),
         timeout_s=arguments.pop("timeout_s"),
         tls=Tls(ca=ca, certificate=certificate, key=key, server_name=server_name) if wanted else None,
-        call_metadata={name: value.decode() for name, value in arguments.pop("call_metadata")},
+        call_metadata=dict(arguments.pop("call_metadata")),
     )
 
 

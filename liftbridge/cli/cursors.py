@@ -5,6 +5,7 @@ import click
 from liftbridge.cli.connection import check_partitions, client_command, find_stream
 from liftbridge.cli.display import json_option, print_json
 from liftbridge.cli.streams import stream_argument
+from liftbridge.cli.values import OFFSET, PARTITION
 from liftbridge.client import Client
 from liftbridge.errors import NotFound
 
@@ -12,7 +13,7 @@ _cursor_argument = click.argument("cursor", metavar="CURSOR")
 _partition_option = click.option(
     "--partition",
     "-p",
-    type=click.IntRange(min=0),
+    type=PARTITION,
     default=0,
     show_default=True,
     metavar="NUMBER",
@@ -44,7 +45,7 @@ async def get(client: Client, *, cursor: str, stream: str, partition: int, as_js
 @client_command("set", parent=cursor_commands)
 @_cursor_argument
 @stream_argument
-@click.argument("offset", type=click.IntRange(min=0))
+@click.argument("offset", type=OFFSET)
 @_partition_option
 async def set_cursor(client: Client, *, cursor: str, stream: str, offset: int, partition: int) -> None:
     """Remember OFFSET, on every replica in sync."""

@@ -12,7 +12,7 @@ from liftbridge.cli.connection import check_partitions, client_command, find_str
 from liftbridge.cli.display import json_option, print_json_line
 from liftbridge.cli.reading import chunks_of, lines_of
 from liftbridge.cli.streams import stream_argument
-from liftbridge.cli.values import HEADER
+from liftbridge.cli.values import HEADER, OFFSET, PARTITION
 from liftbridge.client import Ack, AckPolicy, Client, KeyPartitioner, Partitioner, Publisher, RoundRobinPartitioner
 from liftbridge.errors import RequestError
 
@@ -48,7 +48,7 @@ class _Sent:
 @click.option(
     "--header", "-H", "headers", type=HEADER, multiple=True, metavar="NAME=VALUE", help="A header; may be repeated."
 )
-@click.option("--partition", "-p", type=click.IntRange(min=0), metavar="NUMBER", help="Where to; else by key, else 0.")
+@click.option("--partition", "-p", type=PARTITION, metavar="NUMBER", help="Where to; else by key, else 0.")
 @click.option("--round-robin", is_flag=True, help="To one partition after the other.")
 @click.option(
     "--ack",
@@ -57,7 +57,7 @@ class _Sent:
     show_default=True,
     help="Who must have a message until it counts as stored; none: don't wait.",
 )
-@click.option("--expected-offset", type=click.IntRange(min=0), metavar="OFFSET", help="Store only if it gets this one.")
+@click.option("--expected-offset", type=OFFSET, metavar="OFFSET", help="Store only if it gets this one.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @json_option
 async def publish(

@@ -9,20 +9,17 @@ import click
 
 from liftbridge.cli.connection import check_partitions, client_command, complete_stream, find_stream
 from liftbridge.cli.display import json_option, moment, print_json, print_table
-from liftbridge.cli.values import DURATION, REPLICAS, SIZE
+from liftbridge.cli.values import COUNT, DURATION, LONG_COUNT, PARTITION, REPLICAS, SIZE
 from liftbridge.client import Client, Partition, Stream
 from liftbridge.errors import AlreadyExists, FailedPrecondition, Unavailable
 
-_COUNT = click.IntRange(min=1)
 _Decorator = Callable[[Any], Any]
 
 stream_argument = click.argument("stream", metavar="STREAM", shell_complete=complete_stream)
 
 
 def _partitions_option(help: str) -> _Decorator:
-    return click.option(
-        "--partition", "-p", "partitions", type=click.IntRange(min=0), multiple=True, metavar="NUMBER", help=help
-    )
+    return click.option("--partition", "-p", "partitions", type=PARTITION, multiple=True, metavar="NUMBER", help=help)
 
 
 @click.group("stream")
@@ -36,7 +33,7 @@ def stream_commands() -> None:
 @client_command("create", parent=stream_commands)
 @click.argument("name")
 @click.option("--subject", help="The NATS subject that it records (default: its name).")
-@click.option("--partitions", type=_COUNT, default=1, show_default=True, metavar="COUNT", help="How many.")
+@click.option("--partitions", type=COUNT, default=1, show_default=True, metavar="COUNT", help="How many.")
 @click.option(
     "--replication-factor",
     type=REPLICAS,
@@ -47,7 +44,7 @@ def stream_commands() -> None:
 )
 @click.option("--group", default="", help="Share a NATS queue group with other streams of the subject.")
 @click.option("--retention-max-bytes", type=SIZE, metavar="SIZE", help="Delete the oldest beyond that, as 10GiB.")
-@click.option("--retention-max-messages", type=click.IntRange(min=0), metavar="COUNT", help="The same by number.")
+@click.option("--retention-max-messages", type=LONG_COUNT, metavar="COUNT", help="The same by number.")
 @click.option("--retention-max-age", type=DURATION, metavar="DURATION", help="The same by age, as 7d.")
 @click.option("--cleaner-interval", type=DURATION, metavar="DURATION", help="How often retention looks.")
 @click.option("--segment-max-bytes", type=SIZE, metavar="SIZE", help="Begin another file then.")
@@ -59,7 +56,7 @@ def stream_commands() -> None:
     default=None,
     help="Whether subscribers keep a partition from being paused.",
 )
-@click.option("--min-isr", type=_COUNT, metavar="COUNT", help="Replicas that must be in sync to take messages.")
+@click.option("--min-isr", type=COUNT, metavar="COUNT", help="Replicas that must be in sync to take messages.")
 @click.option(
     "--optimistic-concurrency/--no-optimistic-concurrency", default=None, help="Check the offsets publishers expect."
 )

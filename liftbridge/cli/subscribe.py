@@ -11,7 +11,7 @@ import click
 from liftbridge.cli.connection import check_partitions, client_command, find_stream
 from liftbridge.cli.display import json_option, message_as_json, message_line, print_json_line
 from liftbridge.cli.streams import stream_argument
-from liftbridge.cli.values import START, STOP
+from liftbridge.cli.values import COUNT, PARTITION, START, STOP
 from liftbridge.client import Client, Message, StartAt, StopAt, Subscription
 from liftbridge.errors import LiftbridgeError
 
@@ -19,9 +19,7 @@ from liftbridge.errors import LiftbridgeError
 _AHEAD = 1000
 
 raw_option = click.option("--raw", is_flag=True, help="Only values, as they are, each with a line end.")
-count_option = click.option(
-    "--count", "-n", type=click.IntRange(min=1), metavar="COUNT", help="End after so many messages."
-)
+count_option = click.option("--count", "-n", type=COUNT, metavar="COUNT", help="End after so many messages.")
 
 
 def start_option(default: str) -> Callable[[Any], Any]:
@@ -40,7 +38,7 @@ def start_option(default: str) -> Callable[[Any], Any]:
     "--partition",
     "-p",
     "partitions",
-    type=click.IntRange(min=0),
+    type=PARTITION,
     multiple=True,
     metavar="NUMBER",
     help="Only this one; may be repeated (default: all).",

@@ -44,6 +44,7 @@ def test_positions_are_names_offsets_times_and_ages() -> None:
     assert parse_stop("2026-01-31 13:00+01:00") == StopAt.timestamp(moment)
     assert parse_start("2026-01-31T12:00") == StartAt.timestamp(datetime(2026, 1, 31, 12).astimezone())
     before_ns = time.time_ns()
+    assert parse_start("99999999w") == StartAt.timestamp(0)
     assert before_ns - 600e9 <= parse_start("10m").start_timestamp_ns <= time.time_ns() - 600e9
 
 
@@ -59,6 +60,7 @@ def test_what_is_no_position_is_told_what_would_be(parse: Callable[[str], object
     [
         (parse_seconds, "2.5", 2.5),
         (parse_seconds, "500ms", 0.5),
+        (parse_seconds, "1e30", 604_800.0),
         (parse_replicas, "all", -1),
         (parse_replicas, "3", 3),
         (parse_header, "a=b=c", ("a", b"b=c")),
@@ -159,7 +161,7 @@ def test_exit_codes_of_errors() -> None:
 
 WRONG = [
     ("stream describe", "Missing argument 'STREAM'"),
-    ("stream create s --partitions 0", "0 is not in the range x>=1"),
+    ("stream create s --partitions 0", '"0" must be a whole number from 1 on'),
     ("stream create s --retention-max-age 7", '"7" must be a duration with a unit'),
     ("stream create s --retention-max-bytes lots", '"lots" must be a size'),
     ("stream create s --replication-factor some", 'or "all"'),
@@ -169,8 +171,23 @@ WRONG = [
     ("publish s v --header h", '"h" is no header'),
     ("publish s --file missing", "'missing' does not exist"),
     ("subscribe s --from tomorrow", "must be new, earliest, latest, an offset"),
-    ("subscribe s --count 0", "0 is not in the range"),
-    ("cursor set c s many", "'many' is not a valid integer"),
+    ("subscribe s --count 0", "must be a whole number from 1 on"),
+    ("subscribe s --count 99999999999", "must be at most 2147483647"),
+    ("subscribe s --from 99999999999999999999", "is no offset: there are 9223372036854775807 at most"),
+    ("subscribe s --until 9999-12-31", "is a time before 1970 or after 2262"),
+    ("subscribe s --from 0001-01-01", "is a time before 1970 or after 2262"),
+    ("stream create s --partitions 99999999999", "must be at most 2147483647"),
+    ("stream create s --replication-factor 99999999999", "must be a whole number from 1 on"),
+    ("stream create s --retention-max-age 99999999999w", "is longer than anything lasts"),
+    ("stream create s --retention-max-bytes 99999999999TB", "must be at most 9223372036854775807 bytes"),
+    ("stream create s --retention-max-messages 99999999999999999999", "must be at most 9223372036854775807"),
+    ("publish s v --expected-offset 99999999999999999999", "must be at most 9223372036854775807"),
+    ("cursor set c s 99999999999999999999", "must be at most 9223372036854775807"),
+    ("bench --size 10TB", "must be at most 1GiB"),
+    ("stream list --call-metadata Name=v", "its name may have lower case letters"),
+    ("stream list --call-metadata name=ü", "its value may have printable ASCII characters only"),
+    ("stream list --server http://host:9292", "without a scheme"),
+    ("cursor set c s many", '"many" must be a whole number from 0 on'),
     ("bench --size big", '"big" must be a size'),
     ("stream list --timeout 0", "must be more than 0 seconds"),
     ("stream list --server a:b", '"a:b" is no address'),
