@@ -13,10 +13,12 @@ from liftbridge.cli.display import json_option, message_as_json, message_line, p
 from liftbridge.cli.streams import stream_argument
 from liftbridge.cli.values import COUNT, PARTITION, START, STOP
 from liftbridge.client import Client, Message, StartAt, StopAt, Subscription
-from liftbridge.errors import LiftbridgeError
+from liftbridge.errors import InvalidRequest, LiftbridgeError
 
 #: Messages that wait to be printed.
 _AHEAD = 1000
+#: How a server refuses a subscription that would stop before it starts.
+_NOTHING_UP_TO_STOP = "is before start offset"
 
 raw_option = click.option("--raw", is_flag=True, help="Only values, as they are, each with a line end.")
 count_option = click.option("--count", "-n", type=COUNT, metavar="COUNT", help="End after so many messages.")
@@ -73,11 +75,11 @@ async def subscribe(
     show = printer(raw=raw, as_json=as_json)
     if reverse and (follow is not None or stop is not None):
         raise click.UsageError("--reverse ends with the oldest message: it has no --follow and no --until")
-    if stop is not None and follow is not None:
-        raise click.UsageError("--until says when to end: it has no --follow")
+    if stop is not None and follow:
+        raise click.UsageError("--until and --follow contradict each other")
     known = await find_stream(client, stream)
     check_partitions(known, partitions)
-    ending = follow is False
+    ending = follow is False and stop is None
     subscriptions = [
         client.subscribe(
             stream,
@@ -90,7 +92,8 @@ async def subscribe(
         )
         for number in dict.fromkeys(partitions or range(len(known.partitions)))
     ]
-    async with merged(subscriptions) as messages:
+    until_latest = ending or stop == StopAt.latest()
+    async with merged(subscriptions, until_latest=until_latest) as messages:
         await print_messages(messages, show, count)
 
 
@@ -127,13 +130,19 @@ async def print_messages(messages: AsyncIterator[Message], show: Callable[[Messa
 
 
 @asynccontextmanager
-async def merged(subscriptions: Sequence[Subscription]) -> AsyncIterator[AsyncIterator[Message]]:
-    """The messages of all of them as they come; they end when all have ended. Raises what a server refuses one with."""
+async def merged(subscriptions: Sequence[Subscription], *, until_latest: bool) -> AsyncIterator[AsyncIterator[Message]]:
+    """The messages of all of them as they come; they end when all have ended. Raises what a server refuses one with.
+    ``until_latest``: a partition that ends before the start has nothing to show."""
     async with AsyncExitStack() as stack:
+        begun = []
         for subscription in subscriptions:
-            await stack.enter_async_context(subscription)
+            try:
+                begun.append(await stack.enter_async_context(subscription))
+            except InvalidRequest as error:
+                if not until_latest or _NOTHING_UP_TO_STOP not in str(error):
+                    raise
         waiting: asyncio.Queue[Message | LiftbridgeError | None] = asyncio.Queue(_AHEAD)
-        tasks = [asyncio.create_task(_forward(one, waiting)) for one in subscriptions]
+        tasks = [asyncio.create_task(_forward(one, waiting)) for one in begun]
         try:
             yield _take(waiting, len(tasks))
         finally:

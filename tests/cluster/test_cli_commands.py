@@ -224,6 +224,7 @@ def test_positions(stream: str) -> None:
     ok("publish", stream, *"abcde")
     assert values(stream, "--from", "2", "--until", "3") == ["c", "d"]
     assert values(stream, "--from", "earliest", "--until", "latest") == list("abcde")
+    assert values(stream, "--from", "1", "--until", "2", "--no-follow") == ["b", "c"]
     assert values(stream, "--from", "latest", "--count", "1") == ["e"]
     assert values(stream, "--from", "10m", "--count", "3") == ["a", "b", "c"]
     assert values(stream, "--reverse") == list("edcba")
@@ -234,6 +235,13 @@ def test_positions(stream: str) -> None:
 
 def test_an_empty_stream_has_nothing_and_ends(stream: str) -> None:
     assert ok("subscribe", stream, "--no-follow") == ""
+
+
+def test_a_partition_that_ends_before_the_start_has_nothing_and_the_others_are_shown(wide: str) -> None:
+    ok("publish", wide, *"abc", "-p", "1")
+    assert values(wide, "--from", "2", "--no-follow") == ["c"]
+    assert values(wide, "--from", "2", "--until", "latest") == ["c"]
+    assert "is before start offset" in refused(2, "subscribe", wide, "-p", "1", "--from", "2", "--until", "1")
 
 
 def test_people_get_lines_that_name_the_place(wide: str) -> None:
