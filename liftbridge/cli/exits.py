@@ -4,7 +4,15 @@ import logging
 import sys
 from enum import IntEnum
 
-from liftbridge.errors import ConfigError, InvalidRequest, LiftbridgeError, NotFound, PluginError, Unavailable
+from liftbridge.errors import (
+    ConfigError,
+    DeadlineExceeded,
+    InvalidRequest,
+    LiftbridgeError,
+    NotFound,
+    PluginError,
+    Unavailable,
+)
 
 
 class Exit(IntEnum):
@@ -32,7 +40,7 @@ def exit_of_client_error(error: Exception) -> Exit:
             return Exit.USAGE
         case NotFound():
             return Exit.NOT_FOUND
-        case Unavailable():
+        case Unavailable() | DeadlineExceeded():
             return Exit.UNREACHABLE
     return Exit.FAILED
 

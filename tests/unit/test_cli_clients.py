@@ -155,7 +155,7 @@ def test_a_measurement_knows_rates_and_latencies() -> None:
 
 def test_exit_codes_of_errors() -> None:
     errors = [ConfigError(), InvalidRequest(), NotFound(), Unavailable(), DeadlineExceeded(), OSError()]
-    assert [int(exit_of_client_error(error)) for error in errors] == [2, 2, 5, 4, 1, 1]
+    assert [int(exit_of_client_error(error)) for error in errors] == [2, 2, 5, 4, 4, 1]
     assert [int(exit_of_server_error(error)) for error in (ConfigError(), PluginError(), Unavailable())] == [2, 2, 1]
 
 
