@@ -3,6 +3,7 @@
 import asyncio
 import difflib
 import functools
+import signal
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from liftbridge.cli.exits import Terminated
 from liftbridge.cli.values import METADATA, SECONDS, SERVERS
 from liftbridge.client import Client, Stream, Tls
 from liftbridge.errors import LiftbridgeError, NotFound, Unavailable
@@ -80,7 +82,7 @@ def client_command(name: str, *, parent: click.Group | None = None) -> Callable[
     def decorate(function: ClientFunction) -> click.Command:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
-            asyncio.run(_with_client(function, take_connection(arguments), arguments))
+            asyncio.run(_until_terminated(_with_client(function, take_connection(arguments), arguments)))
 
         command = click.command(name)(run)
         command.params += shared_options()
@@ -102,6 +104,25 @@ def take_connection(arguments: dict[str, Any]) -> Connection:
         tls=Tls(ca=ca, certificate=certificate, key=key, server_name=server_name) if wanted else None,
         call_metadata=dict(arguments.pop("call_metadata")),
     )
+
+
+async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM ends the work as Ctrl-C does: members leave their groups, and what a command made for itself goes."""
+    task = asyncio.ensure_future(work)
+    terminated = False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = True
+        task.cancel()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if terminated:
+            raise Terminated from None
+        raise
 
 
 async def _with_client(function: ClientFunction, connection: Connection, arguments: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from liftbridge.cli.exits import EXPECTED, Exit, complain, exit_of_server_error
+from liftbridge.cli.exits import EXPECTED, Exit, Terminated, complain, exit_of_server_error
 from liftbridge.cli.names import CLIENT_COMMANDS, COMPLETING
 
 _NOT_SERVE = ("-h", "--help", "-v", "--version")
@@ -19,6 +19,7 @@ _NOT_SERVE = ("-h", "--help", "-v", "--version")
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``liftbridge`` command."""
+    _open_standard_streams()
     if COMPLETING in os.environ:
         from liftbridge.cli.completion import complete
 
@@ -26,10 +27,22 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
+def _open_standard_streams() -> None:
+    """What the caller closed gets lost; and no file or connection of ours gets its number, and with it our output."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
 def run(argv: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
     try:
         return _run(list(argv))
+    except Terminated:
+        return Exit.TERMINATED
     except KeyboardInterrupt:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # the line on which the terminal shows ^C

@@ -26,6 +26,11 @@ class Exit(IntEnum):
     NOT_FOUND = 5
     INTERRUPTED = 130
     BROKEN_PIPE = 141
+    TERMINATED = 143
+
+
+class Terminated(BaseException):
+    """SIGTERM ended a command, which cleaned up, as KeyboardInterrupt is for Ctrl-C."""
 
 
 def exit_of_server_error(error: Exception) -> Exit:
@@ -49,8 +54,15 @@ def complain(error: Exception) -> None:
     """Lines on standard error; the traceback only where the log shows everything."""
     if logging.getLogger().isEnabledFor(logging.DEBUG):
         logging.getLogger(__name__).debug("what went wrong", exc_info=error)
-    for line in str(error).splitlines() or [type(error).__name__]:
+    for line in _told(error).splitlines() or [type(error).__name__]:
         print(f"liftbridge: {line}", file=sys.stderr)
+
+
+def _told(error: Exception) -> str:
+    """What Python says of the system's errors, without their numbers."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 #: What commands raise on purpose, and what the system refuses them.

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 from broker_process import BrokerProcess, free_port
+from cluster_processes import eventually
 
 _PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-the-command-line.md"
 _LIFTBRIDGE = [sys.executable, "-m", "liftbridge"]
@@ -277,6 +278,47 @@ def test_ctrl_c_ends_following_without_a_traceback(stream: str, command: Sequenc
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_and_it_cleans_up(stream: str) -> None:
+    member = following("group", "consume", "sigterm", stream, "--from", "earliest")
+    ok("publish", stream, "one")
+    assert next_line(member).endswith("  one\n")
+    member.terminate()
+    out, err = member.communicate(timeout=20)
+    assert (member.returncode, out, err) == (143, "", "")
+    assert "there is no consumer group sigterm" in refused(5, "group", "show", "sigterm"), "it left"
+    bench = following("bench", "--messages", "100000000")
+    eventually(lambda: "bench-" in ok("stream", "list"))
+    bench.terminate()
+    bench.communicate(timeout=20)
+    assert bench.returncode == 143
+    assert "bench-" not in ok("stream", "list")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["stream list", "publish {0}", "plugins"])
+def test_closed_standard_streams_are_empty_or_lose_what_is_written(stream: str, closed: str, command: str) -> None:
+    script = f'"$@" {closed}; echo "$?" >&3'
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        ["bash", "-c", script.replace(">&3", f">&{write}"), "sh", *_LIFTBRIDGE, *command.format(stream).split()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=[write],
+    )
+    os.close(write)
+    assert process.communicate(timeout=60)[1] == b""
+    with os.fdopen(read) as codes:
+        assert codes.read() == "0\n"
+
+
+def test_a_full_disk_is_said_of_the_output() -> None:
+    with open("/dev/full", "w") as full:
+        for command in (["stream", "list"], ["config", "show"]):
+            done = subprocess.run([*_LIFTBRIDGE, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+            assert (done.returncode, done.stderr) == (1, "liftbridge: No space left on device\n")
 
 
 def test_ctrl_c_ends_a_publish_that_waits_for_lines(stream: str) -> None:
