@@ -24,7 +24,12 @@ _STREAM, _SUBJECT = "weather", "weather.readings"
 
 def run(*, port: int, data_dir: Path | None, stay: bool) -> int:
     """Runs the demo and returns the exit code."""
-    return asyncio.run(_run(port or _free_port(), data_dir, stay))
+    try:
+        return asyncio.run(_run(port or _free_port(), data_dir, stay))
+    except grpc.aio.AioRpcError as error:
+        raise LiftbridgeError(f"the broker doesn't do what the demo asks for: {error.details()}") from error
+    except (nats.errors.Error, TimeoutError) as error:
+        raise LiftbridgeError(f"the broker doesn't answer: {error or type(error).__name__}") from error
 
 
 async def _run(port: int, data_dir: Path | None, stay: bool) -> int:
@@ -34,7 +39,7 @@ async def _run(port: int, data_dir: Path | None, stay: bool) -> int:
         async with _broker(port, nats_port, folder):
             await _show(port, nats_port)
             if (data_dir is not None or stay) and (log := _only_log(folder)):
-                _say(f"Look at what is on disk\n  liftbridge dump-log {log}")
+                _say(f"or look at what is on disk\n  liftbridge dump-log {log}")
             if stay:
                 _say(f"\nThe broker goes on at localhost:{port}. Ctrl-C ends it.")
                 await _until_interrupted()
@@ -75,9 +80,8 @@ async def _wait_until_serving(port: int, process: "subprocess.Popen[bytes]") -> 
 
 async def _show(port: int, nats_port: int) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        await _unary(channel, "CreateStream", api.CreateStreamRequest(name=_STREAM, subject=_SUBJECT))
-        _say(f'Created the stream "{_STREAM}": it records what is published on the NATS subject "{_SUBJECT}"')
-        await _publish_by_nats(nats_port)
+        await _create_stream(channel)
+        await _publish_by_nats(nats_port, channel)
         await _publish_by_grpc(channel)
         _say("\nReplaying the stream from the start:")
         async for message in _replay(channel):
@@ -91,17 +95,38 @@ async def _show(port: int, nats_port: int) -> None:
     )
 
 
+async def _create_stream(channel: grpc.aio.Channel) -> None:
+    try:
+        await _unary(channel, "CreateStream", api.CreateStreamRequest(name=_STREAM, subject=_SUBJECT))
+    except grpc.aio.AioRpcError as error:
+        if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+            raise
+        _say(f'The stream "{_STREAM}" is there already, with what earlier demos published')
+    else:
+        _say(f'Created the stream "{_STREAM}": it records what is published on the NATS subject "{_SUBJECT}"')
+
+
 def _only_log(folder: Path) -> Path | None:
     """The directory of the one partition that there is; none if the log storage isn't segment files."""
     return next((folder / "streams").glob("*-0"), None)
 
 
-async def _publish_by_nats(nats_port: int) -> None:
+async def _publish_by_nats(nats_port: int, channel: grpc.aio.Channel) -> None:
     client = await nats.connect(f"nats://127.0.0.1:{nats_port}")
-    for text in ("Oslo 3.1", "Lima 22.4", "Pune 30.8"):
+    texts = ("Oslo 3.1", "Lima 22.4", "Pune 30.8")
+    recorded = await _newest_offset(channel) + len(texts)
+    for text in texts:
         await client.publish(_SUBJECT, text.encode())
     await client.drain()
+    async with asyncio.timeout(_START_TIMEOUT_S):  # plain NATS has no acks
+        while await _newest_offset(channel) < recorded:
+            await asyncio.sleep(0.02)
     _say("Published 3 messages by plain NATS: the publisher knows nothing of Liftbridge")
+
+
+async def _newest_offset(channel: grpc.aio.Channel) -> int:
+    request = api.FetchPartitionMetadataRequest(stream=_STREAM, partition=0)
+    return int((await _unary(channel, "FetchPartitionMetadata", request)).metadata.newestOffset)
 
 
 async def _publish_by_grpc(channel: grpc.aio.Channel) -> None:

@@ -159,3 +159,15 @@ async def test_messages_without_their_metadata_are_not_taken_for_rubbish(new_bro
     async with ApiClient(new_broker.address) as client:
         messages = await client.messages(stream="s", startPosition=api.EARLIEST, stopPosition=api.STOP_LATEST)
     assert [message.value for message in messages] == [b"kept"]
+
+
+def test_the_demo_goes_on_where_the_one_before_it_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "liftbridge", "demo", "--data-dir", "demo"]
+    shown = ""
+    for _ in range(2):
+        done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        shown = done.stdout
+    assert 'The stream "weather" is there already, with what earlier demos published' in shown
+    assert re.findall(r"offset \d+ +key \S+ +(\S+)", shown) == ["Oslo", "Lima", "Pune", "Oslo", "Lima"] * 2
+    assert re.search(r"^  liftbridge dump-log demo/streams/", shown, re.MULTILINE)
