@@ -167,8 +167,14 @@ def cluster(options: argparse.Namespace) -> int:
 
 
 def dump_log(options: argparse.Namespace) -> int:
-    if not os.path.exists(options.path):
-        raise ConfigError(f"there is no {options.path}")
-    if not PluginManager().dump_log(options.path, sys.stdout, values=options.values):
-        raise ConfigError(f"{options.path} is neither a segment file nor a partition's directory")
+    plugins = PluginManager()
+    for path in options.paths:
+        if not os.path.exists(path):
+            raise ConfigError(f"there is no {path}")
+        if len(options.paths) > 1:
+            print(f"{path}:")
+        if not plugins.dump_log(path, sys.stdout, values=options.values):
+            raise ConfigError(
+                f"{path} is neither a segment file nor a partition's directory, as DATA-DIR/streams/4-0 is"
+            )
     return 0

@@ -162,7 +162,11 @@ def _add_server_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_demo(commands: Any) -> None:
-    demo = commands.add_parser("demo", help="show in a minute what it does: record, publish, replay")
+    demo = commands.add_parser(
+        "demo",
+        help="show in a moment what it does: record, publish, replay",
+        description="Starts a broker of its own, creates a stream, publishes to it by NATS and by gRPC, replays it, and ends.",
+    )
     demo.add_argument("-p", "--port", type=int, default=0, help="port for clients (default: any free one)")
     demo.add_argument("-d", "--data-dir", type=Path, help="keep the data here (default: a temporary directory)")
     demo.add_argument("--stay", action="store_true", help="leave the broker running until Ctrl-C")
@@ -170,7 +174,12 @@ def _add_demo(commands: Any) -> None:
 
 
 def _add_plugins(commands: Any) -> None:
-    plugins = commands.add_parser("plugins", help="list what is installed and what the config chooses")
+    plugins = commands.add_parser(
+        "plugins",
+        help="list what is installed and what the config chooses",
+        description="Lists what plugins offer: by kind and name, whether the config chooses it, and which distribution it is "
+        "from.",
+    )
     plugins.add_argument("-c", "--config", metavar="FILE", type=Path, help="read settings from FILE")
     plugins.add_argument("--json", action="store_true", help="for programs")
     plugins.set_defaults(command=operators.plugins)
@@ -191,15 +200,24 @@ def _add_plugin(commands: Any) -> None:
 
 
 def _add_config(commands: Any) -> None:
-    config = commands.add_parser("config", help="check a configuration, or show what holds in the end")
-    config.add_argument("action", choices=("check", "show"), help="check: only say whether it is right")
+    config = commands.add_parser(
+        "config",
+        help="check a configuration, or show what holds in the end",
+        description="check: says what is wrong with a configuration, all at once. show: prints every setting as a line of a "
+        "config file, with the place that it comes from as a comment.",
+    )
+    config.add_argument("action", choices=("check", "show"), help="what to do")
     config.add_argument("file", nargs="?", type=Path, help="the file; without one, defaults and environment")
     config.set_defaults(command=operators.config)
 
 
 def _add_dump_log(commands: Any) -> None:
-    dump = commands.add_parser("dump-log", help="show a segment file, or a partition's directory, to a person")
-    dump.add_argument("path", help="the file or directory")
+    dump = commands.add_parser(
+        "dump-log",
+        help="show segment files, or partitions' directories, to a person",
+        description="Shows the messages in segment files, which may belong to a server that runs.",
+    )
+    dump.add_argument("paths", metavar="PATH", nargs="+", help="the file or directory")
     dump.add_argument("--values", action="store_true", help="whole keys and values instead of previews")
     dump.set_defaults(command=operators.dump_log)
 

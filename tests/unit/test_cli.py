@@ -12,8 +12,12 @@ from liftbridge import cli
 from liftbridge.cli import operators
 from liftbridge.config import Settings
 from liftbridge.errors import TransportError
+from liftbridge.interfaces.log import LogSettings
 from liftbridge.interfaces.provider import Seam
 from liftbridge.settings import PROVIDER_SETTINGS
+from liftbridge.testing.log_suite import LOG, fill
+from liftbridge.testing.memory_index import MemoryIndexStorage
+from liftbridge_storage_segments.storage import SegmentStorage
 
 
 @pytest.fixture
@@ -215,3 +219,17 @@ def test_config_check_knows_which_plugins_are_installed(tmp_path: Path, capsys: 
 def test_dump_log_refuses_what_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["dump-log", str(tmp_path)]) == 2
     assert "neither a segment file nor a partition's directory" in capsys.readouterr().err
+
+
+def test_dump_log_shows_several_logs_and_no_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        storage = SegmentStorage(tmp_path / name, MemoryIndexStorage())
+        fill(storage.open(LOG, LogSettings()), 1)
+        storage.close()
+        (tmp_path / name / "streams" / "3-1" / "server.log").write_text("no segment")
+    logs = [str(tmp_path / name / "streams" / "3-1") for name in ("one", "two")]
+    assert cli.run(["dump-log", *logs]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith((" ", "0"))] == [f"{log}:" for log in logs]
+    assert sum("checksum ok" in line for line in lines) == 2
+    assert cli.run(["dump-log", f"{logs[0]}/server.log"]) == 2

@@ -26,10 +26,8 @@ _PREVIEW_BYTES = 40
 def dump_log(path: str, out: IO[str], *, values: bool = False) -> bool:
     """Prints a segment file, or every one in a log's directory; False when the path is neither."""
     target = Path(path)
-    if target.is_dir():
-        segments = sorted(target.glob("*" + SEGMENT_SUFFIX))
-    else:
-        segments = [target] if target.suffix == SEGMENT_SUFFIX and target.exists() else []
+    files = sorted(target.iterdir()) if target.is_dir() else [target]
+    segments = [one for one in files if one.suffix == SEGMENT_SUFFIX and one.stem.isdecimal() and one.is_file()]
     for segment in segments:
         _dump_segment(segment, out, values)
     return bool(segments)
