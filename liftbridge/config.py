@@ -23,7 +23,7 @@ from typing import Any
 
 from liftbridge.errors import ConfigError
 from liftbridge.interfaces.settings import Setting, SettingKind
-from liftbridge.settings import KERNEL_SETTINGS, NOT_YET
+from liftbridge.settings import KERNEL_SETTINGS, NOT_YET, REFUSED
 
 _DURATION_UNITS_S = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0,
@@ -34,6 +34,8 @@ _SIZE_STEPS = {"k": 1, "m": 2, "g": 3, "t": 4}
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _ENVIRONMENT_PREFIX = "LIFTBRIDGE_"
 _TEMPLATES = "templates."
+#: From here on, one name may be meant by another: "prot" by "port" just about.
+_ALIKE = 0.7
 _YAML_SUFFIXES = (".yaml", ".yml", ".json")
 
 
@@ -55,6 +57,22 @@ class Settings(Mapping[str, Any]):
     sources: Mapping[str, str] = field(default_factory=dict)
     templates: tuple[StreamTemplate, ...] = ()
     warnings: tuple[str, ...] = ()
+    kinds: Mapping[str, SettingKind] = field(default_factory=dict)
+
+    def written(self, name: str, value: Any) -> str:
+        """A value of the setting as a config file has it."""
+        match self.kinds.get(name), value:
+            case _, None:
+                return ""
+            case SettingKind.DURATION, _:
+                return format_duration(value)
+            case SettingKind.SIZE, _:
+                return format_size(value)
+            case _, bool():
+                return str(value).lower()
+            case _, tuple():
+                return ", ".join(value)
+        return f'"{value}"' if any(sign in str(value) for sign in ",#'") else str(value)
 
     def __getitem__(self, name: str) -> Any:
         return self.values_by_name[name]
@@ -90,7 +108,7 @@ def load(
     book = _Book([*KERNEL_SETTINGS, *declared])
     given = _read_file(file) if file else []
     given += _from_environment(book, os.environ if environment is None else environment)
-    given += [_Given(name, value, f"flag for {name}") for name, value in (flags or {}).items()]
+    given += [_Given(name, value, "command line") for name, value in (flags or {}).items()]
     return book.settle(given, verify or _accept)
 
 
@@ -143,15 +161,21 @@ class _Book:
                 for name, template in templates.items()
             ),
             tuple(warnings),
+            {name: setting.kind for name, setting in self._declared.items()},
         )
 
     def _find(self, given: _Given) -> Setting:
         setting = self._by_name.get(given.name.lower())
         if setting is None:
-            nearest = get_close_matches(given.name.lower(), self._by_name, n=1)
-            hint = f'; did you mean "{nearest[0]}"?' if nearest else ""
-            raise ConfigError(f'Unknown configuration setting "{given.name}"{hint}')
+            raise ConfigError(f'Unknown configuration setting "{given.name}"{self._hint(given.name.lower())}')
         return setting
+
+    def _hint(self, unknown: str) -> str:
+        for prefix, why in REFUSED.items():
+            if unknown.startswith(prefix):
+                return f": {why}"
+        nearest = get_close_matches(unknown, self._by_name, n=1, cutoff=_ALIKE)
+        return f'; did you mean "{nearest[0]}"?' if nearest else ""
 
     def _settle_template(self, given: _Given, templates: dict[str, dict[str, Any]]) -> None:
         name, _, key = given.name.removeprefix(_TEMPLATES).partition(".")
@@ -230,7 +254,7 @@ def _parse_yaml(path: Path, text: str) -> Mapping[str, Any]:
     except yaml.YAMLError as error:
         raise ConfigError(f"Failed to load configuration file {path}: {' '.join(str(error).split())}") from error
     if parsed is not None and not isinstance(parsed, dict):
-        raise ConfigError(f"Failed to load configuration file {path}: it holds no settings but {type(parsed).__name__}")
+        raise ConfigError(f"Failed to load configuration file {path}: it holds no settings, as port: 9292 is one")
     return parsed or {}
 
 
@@ -323,6 +347,16 @@ def parse_duration(text: str) -> float:
     return sum(float(number) * _DURATION_UNITS_S[unit] for number, unit in parts)
 
 
+def format_duration(seconds: float) -> str:
+    """As :func:`parse_duration` reads it, in the largest unit that makes it a whole number."""
+    nanoseconds = round(seconds * 1e9)
+    if nanoseconds == 0:
+        return "0"
+    units = {unit: round(unit_s * 1e9) for unit, unit_s in _DURATION_UNITS_S.items()}
+    unit = max((one for one in units if nanoseconds % units[one] == 0), key=units.__getitem__)
+    return f"{nanoseconds // units[unit]}{unit}"
+
+
 def _duration(value: Any, yaml: bool) -> float:
     if yaml and isinstance(value, int) and not isinstance(value, bool):
         return value * 1e-9  # the original reads a bare number as nanoseconds
@@ -339,6 +373,14 @@ def parse_size(text: str) -> int:
     if unit:
         factor = (1024 if unit.lower().endswith("i") else 1000) ** _SIZE_STEPS[unit[0].lower()]
     return int(float(number) * factor) if "." in number else int(number) * factor
+
+
+def format_size(size: int) -> str:
+    """As :func:`parse_size` reads it."""
+    for steps, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size and size % 1024**steps == 0:
+            return f"{size // 1024**steps}{unit}"
+    return str(size)
 
 
 def _size(value: Any, yaml: bool) -> int:

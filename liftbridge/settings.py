@@ -317,6 +317,12 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
 #: Accepted, because config files of the original have them, and without effect so far.
 NOT_YET = frozenset(setting.name for setting in KERNEL_SETTINGS if setting.help.startswith("Comes with"))
 
+#: What must not be passed over in config files of the original, by the beginning of the name, and why.
+REFUSED = {
+    "tls.client.": "client certificates and authorization are not built yet, and a server that ignored this would be open "
+    "to everybody"
+}
+
 #: The setting that chooses each kind of provider.
 PROVIDER_SETTINGS = {
     Seam.LOG_STORAGE: "storage.log",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liftbridge.config import Settings, load
-from liftbridge.errors import ConfigError
+from liftbridge.errors import ConfigError, PluginNotFound
 from liftbridge.interfaces.provider import Seam
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.plugin_template import write_project
@@ -97,10 +97,16 @@ def chosen_names(settings: Mapping[str, Any], seam: Seam) -> Sequence[str]:
 
 
 def check_choices(settings: Mapping[str, Any], plugins: PluginManager) -> None:
-    """Raises PluginNotFound for the first choice that nothing installed offers."""
+    """Raises PluginNotFound for the choices that nothing installed offers."""
+    missing = []
     for seam in PROVIDER_SETTINGS:
         for name in chosen_names(settings, seam):
-            plugins.provider(seam, name)
+            try:
+                plugins.provider(seam, name)
+            except PluginNotFound as error:
+                missing.append(str(error))
+    if missing:
+        raise PluginNotFound("\n".join(missing))
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
@@ -131,21 +137,13 @@ def config(options: argparse.Namespace) -> int:
         print(f"{options.file or 'defaults and environment'}: ok")
         return 0
     for name, value in sorted(settings.items()):
-        shown = _HIDDEN if value and name.endswith(_SECRETS) else _shown(value)
+        shown = _HIDDEN if value and name.endswith(_SECRETS) else settings.written(name, value)
         print(f"{name} = {shown}    # {settings.sources.get(name, 'default')}")
     for template in settings.templates:
         print(f"templates.{template.name}.match = {template.match}")
         for name, value in sorted(template.settings.items()):
-            print(f"templates.{template.name}.{name} = {_shown(value)}")
+            print(f"templates.{template.name}.{name} = {settings.written(name, value)}")
     return 0
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def cluster(options: argparse.Namespace) -> int:

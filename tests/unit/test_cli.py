@@ -89,7 +89,10 @@ def test_flag_that_is_not_given_leaves_the_file_alone(served: list[Settings], tm
     [
         (["serve", "--set", "streams.durability"], "--set key=value"),
         (["serve", "--set", "nonsense=1"], 'Unknown configuration setting "nonsense"'),
-        (["serve", "--port", "many"], "must be a whole number"),
+        (
+            ["serve", "--port", "many"],
+            'command line: Invalid endpoint.grpc.port setting "many": must be a whole number',
+        ),
         (["serve", "--set", "transport=pigeons"], 'no transport is called "pigeons"'),
         (["serve", "--config", "missing.conf"], "missing.conf"),
         (["config", "check", "missing.conf"], "missing.conf"),
@@ -200,6 +203,25 @@ def test_config_show_tells_values_and_origins_but_no_secrets(
     assert not any("hush" in line for line in lines)
 
 
+def test_what_config_show_prints_is_a_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.conf", tmp_path / "second.conf"
+    first.write_text(
+        "streams.retention.max.age = 1.5h\nstreams.retention.max.bytes = 1500MiB\nstreams.segment.max.bytes = 1001\n"
+        "nats.servers = nats://a, nats://b\nendpoint.grpc.host = 'h#1, h2'\n"
+        "[templates]\n[[audit]]\nmatch = audit-*\nstreams.cleaner.interval = 90s\n"
+    )
+    shown = []
+    for file in (first, second):
+        assert cli.run(["config", "show", str(file)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        second.write_text("\n".join(lines))
+        shown.append([line.partition("    # ")[0] for line in lines])
+    assert shown[0] == shown[1]
+    for line in ("streams.retention.max.age = 90m", "streams.retention.max.bytes = 1500MiB", "data.dir = "):
+        assert any(one.startswith(line) for one in shown[0]), line
+    assert "templates.audit.streams.cleaner.interval = 90s" in shown[0]
+
+
 def test_config_check_warns_and_approves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "server.yaml"
     file.write_text("streams.retention.max.age: 3600\n")
@@ -211,9 +233,11 @@ def test_config_check_warns_and_approves(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_config_check_knows_which_plugins_are_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "server.conf"
-    file.write_text("storage.log = tape\n")
+    file.write_text("storage.log = tape\ntransport = pigeons\n")
     assert cli.run(["config", "check", str(file)]) == 2
-    assert 'no log storage is called "tape"' in capsys.readouterr().err
+    first, second = capsys.readouterr().err.splitlines()
+    assert 'no log storage is called "tape"' in first
+    assert 'no transport is called "pigeons"' in second
 
 
 def test_dump_log_refuses_what_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liftbridge.config import Settings, load, parse_duration, parse_size
+from liftbridge.config import Settings, format_duration, format_size, load, parse_duration, parse_size
 from liftbridge.errors import ConfigError
 from liftbridge.interfaces.settings import Setting, SettingKind
 from liftbridge.plugin_manager import PluginManager
@@ -173,7 +173,7 @@ def test_every_value_knows_where_it_comes_from(read: _Read) -> None:
     )
     assert settings.sources["endpoint.grpc.port"].endswith("server.conf, line 2")
     assert settings.sources["clustering.namespace"] == "environment variable LIFTBRIDGE_CLUSTERING_NAMESPACE"
-    assert "flag" in settings.sources["logging.level"]
+    assert settings.sources["logging.level"] == "command line"
     assert "batch.max.messages" not in settings.sources
 
 
@@ -229,7 +229,19 @@ def test_wrong_value_is_named_with_what_would_be_right(read: _Read, line: str, s
 @pytest.mark.parametrize("key", ["tls.client.auth.enabled", "tls.client.authz.enabled"])
 def test_protection_that_is_not_built_is_refused_not_ignored(read: _Read, key: str) -> None:
     (mistake,) = _mistakes(lambda: read(f"{key}: true", "server.yaml"))
-    assert f'Unknown configuration setting "{key}"' in mistake
+    assert f'Unknown configuration setting "{key}": client certificates and authorization are not built yet' in mistake
+
+
+def test_a_name_that_is_like_no_other_has_no_suggestion(read: _Read) -> None:
+    assert _mistakes(lambda: read("prot = 1"))[0].endswith('"prot"; did you mean "port"?')
+    assert _mistakes(lambda: read("streams.bogus.a = 1"))[0].endswith('"streams.bogus.a"')
+
+
+@given(st.integers(0, 10**19), st.integers(0, 2**63))
+def test_durations_and_sizes_are_written_as_they_are_read(nanoseconds: int, size: int) -> None:
+    seconds = nanoseconds / 1e9
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, rel=1e-12)
+    assert parse_size(format_size(size)) == size
 
 
 def test_setting_without_effect_yet_is_accepted_with_a_warning(read: _Read) -> None:
