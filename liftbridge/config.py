@@ -31,6 +31,8 @@ _DURATION_UNITS_S = {
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", re.IGNORECASE | re.ASCII)
 _SIZE_STEPS = {"k": 1, "m": 2, "g": 3, "t": 4}
+#: For how long a command waits, at most: more than anybody does, and every clock on the way can count it.
+_LONGEST_TIMEOUT_S = 7 * 86_400.0
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _ENVIRONMENT_PREFIX = "LIFTBRIDGE_"
 _TEMPLATES = "templates."
@@ -345,6 +347,17 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError("must be a duration with a unit, like 500ms, 10s or 7d")
     return sum(float(number) * _DURATION_UNITS_S[unit] for number, unit in parts)
+
+
+def parse_seconds(text: str) -> float:
+    """``2.5`` or ``500ms``; more than nothing, a week at most."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = parse_duration(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError("must be more than 0 seconds")
+    return min(seconds, _LONGEST_TIMEOUT_S)
 
 
 def format_duration(seconds: float) -> str:

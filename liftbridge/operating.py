@@ -48,7 +48,7 @@ def run(question: ClusterQuestion, settings: Settings, plugins: PluginManager) -
 async def _ask(question: ClusterQuestion, settings: Settings, plugins: PluginManager) -> internal.ControlReply:
     namespace = settings["clustering.namespace"]
     clock = SystemClock()
-    context = PluginContext("operator", namespace, settings["data.dir"], clock, _without_embedded(settings))
+    context = PluginContext("operator", namespace, settings["data.dir"], clock, _for_an_operator(settings))
     transport: Transport = plugins.provider(Seam.TRANSPORT, settings["transport"]).create(context)
     await transport.start()
     try:
@@ -62,13 +62,16 @@ async def _ask(question: ClusterQuestion, settings: Settings, plugins: PluginMan
         await transport.stop()
 
 
-def _without_embedded(settings: Settings) -> Settings:
-    """A server's config file may ask for an embedded NATS server; an operator connects to the one that runs."""
+def _for_an_operator(settings: Settings) -> Settings:
+    """A server's config file may ask for an embedded NATS server; an operator connects to the one that runs. Nor do the
+    servers need links to somebody who asks one question."""
     values = dict(settings)
     if values.get("transport.nats.embedded") or values.get("transport.nats.embedded.config"):
         if settings.sources.get("transport.nats.servers") is None:
             values["transport.nats.servers"] = (f"nats://{values['transport.nats.embedded.listen']}",)
         values |= {"transport.nats.embedded": False, "transport.nats.embedded.config": None}
+    if "transport.nats.links" in values:
+        values["transport.nats.links"] = False
     return replace(settings, values_by_name=MappingProxyType(values))
 
 

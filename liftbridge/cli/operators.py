@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,17 @@ def serve(options: argparse.Namespace) -> int:
     plugins = PluginManager()
     settings = _load(plugins, options.config, _flags(options))
     _configure_logging(settings)
-    for warning in settings.warnings:
+    for warning in (*settings.warnings, *_storing_where(settings)):
         logging.getLogger(__name__).warning(warning)
     from liftbridge.running import run as run_server
 
     return run_server(settings, plugins)
+
+
+def _storing_where(settings: Settings) -> Iterator[str]:
+    """The default is the original's."""
+    if "data.dir" not in settings.sources:
+        yield f"Everything is stored in {settings['data.dir']}, which the system may empty: say where with --data-dir"
 
 
 def _load(plugins: PluginManager, file: Path | None, flags: Mapping[str, Any] | None = None) -> Settings:
@@ -150,13 +156,15 @@ def cluster(options: argparse.Namespace) -> int:
     from liftbridge.operating import ClusterQuestion
     from liftbridge.operating import run as run_question
 
+    if options.partition is not None and not options.stream:
+        raise ConfigError("--partition needs --stream: of which stream is the partition?")
     plugins = PluginManager()
     settings = _load(plugins, options.config, _flags(options))
     question = ClusterQuestion(
         action=options.action,
         server_id=options.server_id,
         stream=options.stream,
-        partition=options.partition,
+        partition=options.partition or 0,
         accept_loss=options.accept_loss,
         timeout_s=options.timeout,
         as_json=options.json,

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from liftbridge.cli import operators
 from liftbridge.cli.names import CLIENT_COMMANDS
+from liftbridge.config import parse_seconds
 from liftbridge.errors import ConfigError
 from liftbridge.plugin_template import SEAM_NAMES
 from liftbridge.version import version
@@ -222,6 +223,20 @@ def _add_dump_log(commands: Any) -> None:
     dump.set_defaults(command=operators.dump_log)
 
 
+def _seconds(text: str) -> float:
+    """``2.5`` or ``500ms``."""
+    try:
+        return parse_seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'"{text}" {error}') from None
+
+
+def _partition(text: str) -> int:
+    if not text.isdecimal() or int(text) > 2**31 - 1:
+        raise argparse.ArgumentTypeError(f'"{text}" is no number of a partition')
+    return int(text)
+
+
 def _add_cluster(commands: Any) -> None:
     cluster = commands.add_parser(
         "cluster",
@@ -253,13 +268,13 @@ def _add_cluster(commands: Any) -> None:
     for action, default_s in ((status, 10.0), (drain, 60.0), (remove, 600.0), (transfer, 10.0)):
         _add_common_flags(action)
         action.add_argument(
-            "--timeout", metavar="SECONDS", type=float, default=default_s, help="give up then (default: %(default)g)"
+            "--timeout", metavar="SECONDS", type=_seconds, default=default_s, help="give up then (default: %(default)g)"
         )
         action.add_argument("--json", action="store_true", help="for programs")
-        action.set_defaults(command=operators.cluster, server_id="", stream="", partition=0, accept_loss=False)
+        action.set_defaults(command=operators.cluster, server_id="", stream="", partition=None, accept_loss=False)
     for action in (drain, remove, transfer):
         action.add_argument("server_id", metavar="SERVER", help="its ID")
     for action in (remove, transfer):
         action.add_argument("--accept-loss", action="store_true", help="even if committed messages may be lost by it")
     transfer.add_argument("--stream", metavar="NAME", help="a partition of this stream, not the metadata group")
-    transfer.add_argument("--partition", metavar="NUMBER", type=int, help="which one (default: 0)")
+    transfer.add_argument("--partition", metavar="NUMBER", type=_partition, help="which one (default: 0)")

@@ -9,14 +9,12 @@ from typing import Any
 import click
 
 from liftbridge.client import StartAt, StopAt
-from liftbridge.config import parse_duration, parse_size
+from liftbridge.config import parse_duration, parse_seconds, parse_size
 
 _DEFAULT_PORT = 9292
 #: What fields of the API hold.
 _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 _LARGEST_MESSAGE = 2**30
-#: Longer than anybody waits, and short enough for every clock between here and a server.
-_LONGEST_TIMEOUT_S = 7 * 86_400.0
 #: What gRPC sends along with a call.
 _METADATA_NAME = re.compile(r"[a-z0-9_.\-]+")
 _POSITION = "an offset, a time like 2026-01-31T12:00 or an age like 10m"
@@ -72,17 +70,6 @@ def parse_metadata(text: str) -> tuple[str, str]:
     if name.endswith("-bin") or not all(0x20 <= byte < 0x7F for byte in value):
         raise ValueError("can't be sent: its value may have printable ASCII characters only")
     return name, value.decode()
-
-
-def parse_seconds(text: str) -> float:
-    """``2.5`` or ``500ms``; more than nothing, a week at most."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = parse_duration(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError("must be more than 0 seconds")
-    return min(seconds, _LONGEST_TIMEOUT_S)
 
 
 def parse_timedelta(text: str) -> timedelta:

@@ -245,7 +245,7 @@ class MemoryTransport(Transport):
                 raise NoResponders(f"nobody listens on {subject}")
             return await asyncio.wait_for(reply, timeout_s)
         except TimeoutError:
-            raise RequestTimeout(f"no reply on {subject} in {timeout_s} s") from None
+            raise RequestTimeout(f"no reply on {subject} in {timeout_s:.3g} s") from None
         finally:
             await subscription.unsubscribe()
 

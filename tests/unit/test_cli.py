@@ -64,6 +64,17 @@ def test_flags_without_a_command_mean_serve(served: list[Settings], short: str) 
     assert served[0]["clustering.namespace"] == "n"
 
 
+def test_a_server_that_stores_where_nobody_said_warns(
+    served: list[Settings], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cli.run(["serve", "--data-dir", str(tmp_path)])
+    assert caplog.messages == []
+    cli.run(["serve"])
+    assert caplog.messages == [
+        f"Everything is stored in {served[1]['data.dir']}, which the system may empty: say where with --data-dir"
+    ]
+
+
 def test_lists_come_by_comma_or_repeated(served: list[Settings]) -> None:
     cli.run(["serve", "-n", "nats://a, nats://b", "-n", "nats://c", "--raft-bootstrap-peers", "x,y"])
     assert served[0]["transport.nats.servers"] == ("nats://a", "nats://b", "nats://c")
@@ -149,6 +160,10 @@ def test_a_connection_that_breaks_is_no_reader_that_went_away(
         ),
         (["serve", "extra"], 'there is no "extra" here\ntry'),
         (["cluster", "drain"], "required: SERVER\ntry 'liftbridge cluster drain --help'"),
+        (["cluster", "status", "--timeout", "nan"], '--timeout: "nan" must be more than 0 seconds\ntry'),
+        (["cluster", "status", "--timeout", "soon"], '--timeout: "soon" must be a duration with a unit'),
+        (["cluster", "transfer-leader", "a", "--partition", "1"], "--partition needs --stream"),
+        (["cluster", "transfer-leader", "a", "--partition", "-1"], '"-1" is no number of a partition'),
         (["demo", "--port", "x"], "--port: invalid int value: 'x'\ntry 'liftbridge demo --help'"),
     ],
 )

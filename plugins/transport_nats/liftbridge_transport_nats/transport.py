@@ -181,7 +181,7 @@ class NatsTransport(Transport):
         except nats.errors.NoRespondersError as error:
             raise NoResponders(f"nobody listens on {subject}") from error
         except nats.errors.TimeoutError as error:
-            raise RequestTimeout(f"no reply on {subject} in {timeout_s} s") from error
+            raise RequestTimeout(f"no reply on {subject} in {timeout_s:.3g} s") from error
         except nats.errors.Error as error:
             raise TransportClosed(f"request on {subject}: {error}") from error
         return bytes(message.data)
