@@ -22,11 +22,14 @@ async def subscribe_patiently(
 ) -> Subscription:
     """Like :meth:`Transport.subscribe`, or ``subscribe_direct``, again and again while the transport is away or too slow to
     answer. Raises only what trying again can't help: ValueError for a subject that can't be subscribed to."""
+    told = ""
     while True:
         try:
             if direct:
                 return await transport.subscribe_direct(subject, sink)
             return await transport.subscribe(subject, sink, queue=queue, echo=echo)
         except TransportError as error:
-            logger.warning('subject "%s": can\'t subscribe yet: %s', subject, error)
+            if str(error) != told:
+                told = str(error)
+                logger.warning('subject "%s": can\'t subscribe yet, trying until it works: %s', subject, told)
             await asyncio.sleep(_RETRY_S)

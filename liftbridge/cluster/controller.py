@@ -284,7 +284,9 @@ def _describe(command: Command) -> str:
         case ChangePartitions():
             elected = sum(bool(one.leader) for one in command.changes)
             offline = sum(one.leader == "" for one in command.changes)
-            return f"{len(command.changes)} partitions change: {elected} get another leader, {offline} go offline"
+            told = {"get another leader": elected, "go offline": offline}
+            details = ", ".join(f"{count} {what}" for what, count in told.items() if count)
+            return f"{len(command.changes)} partitions change" + (f": {details}" if details else "")
         case ChangeCoordinators():
             return f"{len(command.changes)} consumer groups get another coordinator"
         case CreateStream():

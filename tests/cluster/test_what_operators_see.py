@@ -69,6 +69,22 @@ def test_a_leader_that_hands_over_warns_of_nothing(tmp_path: Path) -> None:
         cluster.kill()
 
 
+def test_lines_about_a_partition_name_it_as_people_do(tmp_path: Path) -> None:
+    cluster = ClusterProcesses(tmp_path)
+    try:
+        cluster.form("a", "b", "c")
+        cluster.call("a", "CreateStream", name="s", subject="s", replicationFactor=3)
+        cluster.servers["c"].end(signal.SIGKILL)
+
+        def logs() -> str:
+            return "".join(cluster.servers[one].log() for one in "ab")
+
+        eventually(lambda: re.search(r'"partition 0 of stream \\"s\\": ISR .* is to become', logs()))
+        assert "LogId(" not in logs()
+    finally:
+        cluster.kill()
+
+
 def test_a_second_signal_ends_the_handing_over_and_not_the_clean_stop(tmp_path: Path) -> None:
     cluster = ClusterProcesses(tmp_path)
     try:

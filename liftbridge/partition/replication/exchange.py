@@ -280,7 +280,7 @@ class ReplicationExchange:
                     *one.log_id, one.replication.leader_epoch, timeout_s=_CHANGE_TIMEOUT_S
                 )
             except LiftbridgeError as error:
-                logger.debug("%s: the controller doesn't hear of its leader: %s", one.log_id, error)
+                logger.debug("%s: the controller doesn't hear of its leader: %s", one.replica.key, error)
                 return
 
     # --- changes of ISRs ----------------------------------------------------------------------------------------------
@@ -291,13 +291,15 @@ class ReplicationExchange:
 
     async def _ask(self, led: LedPartition, change: IsrChange) -> None:
         stream_id, partition = led.log_id
-        logger.info("%s: ISR %s is to become %s", led.log_id, ", ".join(led.replication.isr), ", ".join(change.isr))
+        logger.info(
+            "%s: ISR %s is to become %s", led.replica.key, ", ".join(led.replication.isr), ", ".join(change.isr)
+        )
         try:
             accepted = await self._controller.change_isr(
                 stream_id, partition, change.partition_epoch, change.isr, timeout_s=_CHANGE_TIMEOUT_S
             )
         except LiftbridgeError as error:
-            logger.warning("%s: nobody knows what became of the change of its ISR: %s", led.log_id, error)
+            logger.warning("%s: nobody knows what became of the change of its ISR: %s", led.replica.key, error)
             await asyncio.sleep(_CHANGE_RETRY_S)
             self._serving.change_unknown(led, change)
         else:
@@ -312,7 +314,7 @@ class ReplicationExchange:
         try:
             await self._sync(followed)
         except StorageError as error:
-            logger.error("%s: sync failed: %s", followed.log_id, error)
+            logger.error("%s: sync failed: %s", followed.replica.key, error)
             fetcher.sync_failed(followed, self._clock.monotonic_ns())
         else:
             fetcher.synced(followed)
@@ -331,7 +333,7 @@ class ReplicationExchange:
         except (LogClosed, LogDeleted):
             pass
         except StorageError as error:
-            logger.error("%s: sync failed: %s", followed.log_id, error)
+            logger.error("%s: sync failed: %s", followed.replica.key, error)
 
     async def _sync(self, followed: FollowedPartition) -> None:
         await asyncio.to_thread(followed.replica.log.sync)

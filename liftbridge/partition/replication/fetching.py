@@ -219,7 +219,7 @@ class ReplicaFetcher:
             if self._apply(followed, section):
                 self._report(followed)
         except (LiftbridgeError, ValueError) as error:  # ValueError: batches that don't continue each other
-            logger.error("%s: following failed, trying again: %s", section.log_id, error)
+            logger.error("%s: following failed, trying again: %s", followed.replica.key, error)
             self._resting[section.log_id] = now_ns + self._limits.retry_ns
 
     def _apply(self, followed: FollowedPartition, section: Section) -> bool:

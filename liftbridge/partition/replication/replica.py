@@ -13,6 +13,10 @@ class Replica(Protocol):
     #: The encoded batch that was appended last, and its base offset; (-1, b"") when unknown.
     last_body: tuple[int, bytes]
 
+    @property
+    def key(self) -> object:
+        """Which partition of which stream, as text for people."""
+
     def advance_high_watermark(self, offset: int) -> None:
         """Commits everything below ``offset``; never goes back."""
 

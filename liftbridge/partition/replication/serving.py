@@ -317,7 +317,7 @@ class FetchServer:
             position.answered = True
             return _fault_section(led, OutOfRange(led.replica.log.start_offset))
         except LiftbridgeError as error:
-            logger.error("%s: can't be read for followers at offset %d: %s", led.log_id, offset, error)
+            logger.error("%s: can't be read for followers at offset %d: %s", led.replica.key, offset, error)
             position.answered = True
             return None
         position.answered = bool(data)
