@@ -185,6 +185,7 @@ def complete_stream(context: click.Context, parameter: click.Parameter, incomple
             return sorted((await client.fetch_metadata()).streams)
 
     try:
-        return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
+        own = incomplete.startswith("__")  # the cluster's own streams are shown to who asks for them
+        return [name for name in asyncio.run(names()) if name.startswith(incomplete) and name.startswith("__") == own]
     except (LiftbridgeError, KeyError):
         return []

@@ -91,9 +91,21 @@ def plugins(options: argparse.Namespace) -> int:
 
 
 def new_plugin(options: argparse.Namespace) -> int:
+    _refuse_taken(options.name, options.seam)
     project = write_project(options.name, options.seam, options.directory)
     print(f"Wrote {project}. Next:\n  cd {project}\n  pip install -e '.[test]'\n  pytest")
     return 0
+
+
+def _refuse_taken(name: str, seam_name: str) -> None:
+    """Two plugins that offer one name would keep a server from starting."""
+    provider = name.rpartition("-")[2]
+    for offer in PluginManager().offers():
+        if offer.provider.name == provider and offer.seam.name.lower() == seam_name:
+            raise ConfigError(
+                f'there is a {offer.seam} called "{provider}" already, from {offer.origin.distribution}: let the name end in '
+                "another word"
+            )
 
 
 def chosen_names(settings: Mapping[str, Any], seam: Seam) -> Sequence[str]:

@@ -60,10 +60,13 @@ def load_identity(data_dir: Path, *, wanted_id: str, fallback_id: str, namespace
 
 def _checked(stored: object, data_dir: Path, wanted_id: str, namespace: str) -> Identity:
     if not isinstance(stored, dict) or not stored.get("server_id"):
-        raise StorageError(f"data directory {data_dir}: server.json names no server_id")
+        raise StorageError(
+            f"data directory {data_dir}: server.json names no server_id. Restore it, or begin with an empty --data-dir"
+        )
     if stored.get("format") != _FORMAT:
         raise StorageError(
-            f"data directory {data_dir} has format {stored.get('format')}; this version of the server reads {_FORMAT}"
+            f"data directory {data_dir} has format {stored.get('format')}; this version of the server reads {_FORMAT}. Start "
+            "the version that wrote it, or begin with an empty --data-dir"
         )
     # Versions before clusters didn't note the namespace.
     identity = Identity(stored["server_id"], stored.get("namespace", namespace), stored.get("cluster_id", ""))
@@ -139,4 +142,6 @@ def _write(path: Path, content: dict[str, object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise StorageError(f"{path} can't be written: {error.strerror}") from error
+        raise StorageError(
+            f"{path} can't be written: {error.strerror}. Make room for it there, or name another --data-dir"
+        ) from error

@@ -215,7 +215,12 @@ class ClusterNode:
         if not self._registered or server is None:
             return
         if server.status is ServerStatus.GONE:
-            self._fail(FailedPrecondition(f"server {server_id} was removed from the cluster"))
+            self._fail(
+                FailedPrecondition(
+                    f"server {server_id} was removed from the cluster; start it with another server ID and an empty data "
+                    "directory"
+                )
+            )
         elif server.incarnation != self._incarnation:
             self._fail(
                 FailedPrecondition(

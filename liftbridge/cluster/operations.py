@@ -86,6 +86,8 @@ class Operations:
     def _require_quorum_without(self, server_id: str) -> None:
         voters = [one for one in self._consensus.status().voters if one != server_id]
         up = [one for one in voters if one == self._server_id or is_live(self._state, one)]
+        if not voters:
+            raise Refusal(f"{server_id} is the only server that keeps the metadata: let another one join first")
         if len(up) < len(voters) // 2 + 1:
             raise Refusal(
                 f"without {server_id}, {len(up)} of {len(voters)} voters of the metadata group would be up, which is no "

@@ -456,13 +456,18 @@ def test_tls_to_a_server_without_is_said(broker: BrokerProcess) -> None:
 
 
 def test_the_names_of_streams_are_completed(stream: str) -> None:
-    environment = os.environ | {
-        "_LIFTBRIDGE_COMPLETE": "bash_complete",
-        "COMP_WORDS": f"liftbridge stream describe {stream[:-2]}",
-        "COMP_CWORD": "3",
-    }
-    done = subprocess.run(_LIFTBRIDGE, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == f"plain,{stream}\n"
+    def completed(incomplete: str) -> str:
+        environment = os.environ | {
+            "_LIFTBRIDGE_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"liftbridge stream describe {incomplete}",
+            "COMP_CWORD": "3",
+        }
+        done = subprocess.run(_LIFTBRIDGE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout
+
+    assert completed(stream[:-2]) == f"plain,{stream}\n"
+    assert "__" not in completed("")
+    assert completed("__c") == "plain,__cursors\n"
 
 
 def test_a_person_is_asked_before_a_stream_is_deleted(stream: str) -> None:

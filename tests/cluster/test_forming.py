@@ -214,6 +214,7 @@ def test_a_data_directory_of_a_newer_format_is_refused(cluster: ClusterProcesses
     server.launch()
     assert server.wait_for_end() == 1
     assert "has format 9" in server.log()
+    assert "Start the version that wrote it, or begin with an empty --data-dir" in server.log()
 
 
 def test_a_server_whose_disk_was_wiped_does_not_come_back_under_its_id(cluster: ClusterProcesses) -> None:

@@ -161,6 +161,17 @@ def test_ports_that_are_taken_are_named(tmp_path: Path) -> None:
         )
 
 
+def test_the_only_server_of_a_cluster_is_not_removed(tmp_path: Path) -> None:
+    cluster = ClusterProcesses(tmp_path)
+    try:
+        cluster.form("a")
+        done = cluster.operate("remove", "a")
+        said = "liftbridge: a is the only server that keeps the metadata: let another one join first\n"
+        assert (done.returncode, done.stderr) == (1, said)
+    finally:
+        cluster.kill()
+
+
 async def test_messages_without_their_metadata_are_not_taken_for_rubbish(new_broker: BrokerProcess) -> None:
     new_broker.start()
     async with ApiClient(new_broker.address) as client:

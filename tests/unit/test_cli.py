@@ -272,3 +272,12 @@ def test_dump_log_shows_several_logs_and_no_other_files(tmp_path: Path, capsys: 
     assert [line for line in lines if not line.startswith((" ", "0"))] == [f"{log}:" for log in logs]
     assert sum("checksum ok" in line for line in lines) == 2
     assert cli.run(["dump-log", f"{logs[0]}/server.log"]) == 2
+
+
+def test_a_new_plugin_has_no_name_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["plugin", "new", "acme-segments", "--directory", str(tmp_path), "--seam"]
+    assert cli.run([*command, "log_storage"]) == 2
+    said = 'there is a log storage called "segments" already, from liftbridge: let the name end in another word'
+    assert capsys.readouterr().err == f"liftbridge: {said}\n"
+    assert list(tmp_path.iterdir()) == []
+    assert cli.run([*command, "transport"]) == 0

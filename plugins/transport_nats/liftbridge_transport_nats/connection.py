@@ -99,4 +99,6 @@ def _reason(error: Exception) -> str:
     """In the system's words, without its numbers."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    if isinstance(error, TimeoutError):
+        return "no answer"
     return str(error) or type(error).__name__

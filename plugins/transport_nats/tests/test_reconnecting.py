@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,13 @@ async def test_requests_while_nats_is_away_fail_at_once_and_leave_nothing(server
     assert not vars(main.client)["_resp_map"]
     server.start()
     await changes.wait_for(True)
+
+
+async def test_what_listens_there_but_is_no_nats_gives_no_answer(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("liftbridge_transport_nats.connection._CONNECT_TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"nats://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            TransportError, match=rf"failed to connect to NATS at {url}: no answer\. Is it running there"
+        ):
+            await make(url).start()
