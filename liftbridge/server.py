@@ -75,6 +75,7 @@ class Server:
             wanted_id=self._settings["clustering.server.id"],
             fallback_id=random_id(),
             namespace=self._settings["clustering.namespace"],
+            log_storage=self._settings["storage.log"],
         )
         self.server_id = identity.server_id
         self._log_settings()

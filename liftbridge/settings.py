@@ -44,7 +44,12 @@ def _internal_replicas(value: int) -> str | None:
 
 KERNEL_SETTINGS: tuple[Setting, ...] = (
     # --- which plugin does what
-    Setting("storage.log", _STRING, "segments", "Log storage to use."),
+    Setting(
+        "storage.log",
+        _STRING,
+        "segments",
+        "Log storage to use; a data directory stays with the one that it began with.",
+    ),
     Setting("storage.index", _STRING, "lmdb", "Index storage to use."),
     Setting("storage.stable", _STRING, "lmdb", "Stable store to use."),
     Setting("clustering.consensus", _STRING, "raft_builtin", "Consensus to use."),

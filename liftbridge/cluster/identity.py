@@ -3,7 +3,7 @@
 ========================= ==============================================================================
 file                      holds
 ========================= ==============================================================================
-``server.json``           server ID, namespace, and the cluster it belongs to ("" before it is in one)
+``server.json``           server ID, namespace, the cluster it belongs to ("" before it is in one), and the log storage
 ``running.json``          exists from a start to a clean stop; says in which boot of the machine that was, once the
                           cluster knows of the start
 ========================= ==============================================================================
@@ -26,17 +26,21 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """``server_id`` outlives the configured one. ``cluster_id`` is "" until this server has formed or found a cluster."""
+    """``server_id`` outlives the configured one. ``cluster_id`` is "" until this server has formed or found a cluster.
+    ``log_storage`` keeps the messages: another one would find none, and the cluster would believe it."""
 
     server_id: str
     namespace: str
     cluster_id: str = ""
+    log_storage: str = ""
 
 
-def load_identity(data_dir: Path, *, wanted_id: str, fallback_id: str, namespace: str) -> Identity:
+def load_identity(
+    data_dir: Path, *, wanted_id: str, fallback_id: str, namespace: str, log_storage: str = ""
+) -> Identity:
     """The identity in the data directory; a new directory gets the wanted ID or else the fallback.
 
-    Raises ConfigError for the data of another namespace, StorageError for what can't be read.
+    Raises ConfigError for the data of another namespace or log storage, StorageError for what can't be read.
     """
     path = data_dir / "server.json"
     try:
@@ -52,13 +56,13 @@ def load_identity(data_dir: Path, *, wanted_id: str, fallback_id: str, namespace
             f"{path}, which says who this server is, can't be read: {error}. Restore it, or begin with an empty --data-dir"
         ) from error
     if stored is None:
-        identity = Identity(wanted_id or fallback_id, namespace)
+        identity = Identity(wanted_id or fallback_id, namespace, log_storage=log_storage)
         save_identity(data_dir, identity)
         return identity
-    return _checked(stored, data_dir, wanted_id, namespace)
+    return _checked(stored, data_dir, wanted_id, namespace, log_storage)
 
 
-def _checked(stored: object, data_dir: Path, wanted_id: str, namespace: str) -> Identity:
+def _checked(stored: object, data_dir: Path, wanted_id: str, namespace: str, log_storage: str) -> Identity:
     if not isinstance(stored, dict) or not stored.get("server_id"):
         raise StorageError(
             f"data directory {data_dir}: server.json names no server_id. Restore it, or begin with an empty --data-dir"
@@ -68,12 +72,22 @@ def _checked(stored: object, data_dir: Path, wanted_id: str, namespace: str) -> 
             f"data directory {data_dir} has format {stored.get('format')}; this version of the server reads {_FORMAT}. Start "
             "the version that wrote it, or begin with an empty --data-dir"
         )
-    # Versions before clusters didn't note the namespace.
-    identity = Identity(stored["server_id"], stored.get("namespace", namespace), stored.get("cluster_id", ""))
+    # Versions before clusters didn't note the namespace, nor later ones the log storage.
+    identity = Identity(
+        stored["server_id"],
+        stored.get("namespace", namespace),
+        stored.get("cluster_id", ""),
+        stored.get("log_storage") or log_storage,
+    )
     if identity.namespace != namespace:
         raise ConfigError(
             f'data directory {data_dir} belongs to namespace "{identity.namespace}", and this server is to be in '
             f'"{namespace}": use another data directory, or --namespace {identity.namespace}'
+        )
+    if identity.log_storage != log_storage:
+        raise ConfigError(
+            f'data directory {data_dir} keeps its messages with storage.log = {identity.log_storage}, and "{log_storage}" '
+            f"would find none: use another data directory, or storage.log = {identity.log_storage}"
         )
     if wanted_id not in ("", identity.server_id):
         logger.warning(

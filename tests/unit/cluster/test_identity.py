@@ -37,6 +37,19 @@ def test_a_directory_of_another_namespace_is_refused_with_what_to_do(tmp_path: P
         load(tmp_path, namespace="other")
 
 
+def test_another_log_storage_would_find_no_messages_and_is_refused(tmp_path: Path) -> None:
+    def load_with(log_storage: str) -> Identity:
+        return load_identity(tmp_path, wanted_id="a", fallback_id="", namespace="ns", log_storage=log_storage)
+
+    (tmp_path / "server.json").write_text('{"server_id": "a", "namespace": "ns", "cluster_id": "c", "format": 1}')
+    noted = load_with("segments")  # by a version that noted no storage
+    assert noted == Identity("a", "ns", "c", "segments")
+    save_identity(tmp_path, noted)  # as every server does once it is in its cluster
+    with pytest.raises(ConfigError, match=r"use another data directory, or storage\.log = segments"):
+        load_with("sqlite")
+    assert load_with("segments") == noted
+
+
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"format": 1}', '{"server_id": "a"}', '{"server_id": "a", "format": 2}']
 )
