@@ -14,15 +14,19 @@ from pathlib import Path
 from liftbridge.errors import ConfigError
 from liftbridge.interfaces.keys import KEY_BYTES, KeyRing
 
+#: The original's; without a key, a server does without encryption.
+_USUAL_VARIABLE = "LIFTBRIDGE_ENCRYPTION_KEY"
 _COMMAND_S = 30.0
 
 
 def load_keys(source: str) -> KeyRing | None:
-    """The keys of ``env:NAME``, ``file:PATH`` or ``command:PROGRAM ARGUMENTS``; None when the variable isn't set. Raises
+    """The keys of ``env:NAME``, ``file:PATH`` or ``command:PROGRAM ARGUMENTS``; None when the usual variable isn't set. Raises
     ConfigError, which never shows a key."""
     kind, _, name = source.partition(":")
     if kind == "env" and name:
         value = os.environb.get(os.fsencode(name))
+        if not value and name != _USUAL_VARIABLE:
+            raise ConfigError(f"encryption.keys: the environment variable {name} isn't set")
         return parse_keys(value, f"the environment variable {name}") if value else None
     if kind == "file" and name:
         return parse_keys(_read(Path(name).expanduser()), f"the file {name}")
@@ -74,7 +78,11 @@ def _run(command: str) -> bytes:
     try:
         done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, timeout=_COMMAND_S, check=False)
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise ConfigError(f"encryption.keys: can't run {command.split(maxsplit=1)[0]}: {error}") from error
+        raise ConfigError(f"encryption.keys: can't run {command.split(maxsplit=1)[0]}: {_reason(error)}") from error
     if done.returncode:
         raise ConfigError(f"encryption.keys: {command.split(maxsplit=1)[0]} ended with exit code {done.returncode}")
     return done.stdout
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -125,6 +125,10 @@ async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
+def _what(tls: Tls | None) -> str:
+    return "plain text (else: --tls)" if tls is None else "TLS, with a certificate that is trusted (--tls-ca)"
+
+
 async def _with_client(function: ClientFunction, connection: Connection, arguments: dict[str, Any]) -> None:
     client = connection.client()
     try:
@@ -133,7 +137,7 @@ async def _with_client(function: ClientFunction, connection: Connection, argumen
         where = ", ".join(connection.servers)
         raise Unavailable(
             f"no server answers at {where} (tried for {connection.timeout_s:g} s)\n"
-            f"is one running there, and does it speak {'TLS' if connection.tls else 'plain text (else: --tls)'}? "
+            f"is one running there, and does it speak {_what(connection.tls)}? "
             f"Name others with --server HOST:PORT or {SERVERS_VARIABLE}"
         ) from error
     try:

@@ -14,6 +14,8 @@ from liftbridge.client import Message
 #: ``--json`` and ``--raw``.
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _WIDTH_OF_FILES = 200
+#: Character sets in which JSON needs no escapes.
+_UNICODE = ("utf-8", "utf8")
 
 
 def print_json(value: Any) -> None:
@@ -22,7 +24,7 @@ def print_json(value: Any) -> None:
 
 def print_json_line(value: Any) -> None:
     """One line, on its way at once."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    print(json.dumps(value, ensure_ascii=(sys.stdout.encoding or "").lower() not in _UNICODE), flush=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:

@@ -5,6 +5,7 @@ does there. Errors are lines on standard error, without a traceback; :class:`lif
 """
 
 import argparse
+import io
 import os
 import select
 import sys
@@ -20,6 +21,7 @@ _NOT_SERVE = ("-h", "--help", "-v", "--version")
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """The entry point of the ``liftbridge`` command."""
     _open_standard_streams()
+    _survive_encodings()
     if COMPLETING in os.environ:
         from liftbridge.cli.completion import complete
 
@@ -35,6 +37,13 @@ def _open_standard_streams() -> None:
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+def _survive_encodings() -> None:
+    """What the terminal's character set lacks is shown escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run(argv: Sequence[str]) -> int:

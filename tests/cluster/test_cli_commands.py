@@ -314,6 +314,23 @@ def test_closed_standard_streams_are_empty_or_lose_what_is_written(stream: str, 
         assert codes.read() == "0\n"
 
 
+def test_what_the_terminal_has_no_characters_for_is_escaped(stream: str) -> None:
+    ok("publish", stream, "é")
+    for encoding, options, shown in (
+        ("ascii", ["--json"], b'"value": "\\u00e9"'),
+        ("ascii", [], b"  \\xe9\n"),
+        ("utf-8", ["--json"], '"value": "é"'.encode()),
+    ):
+        done = subprocess.run(
+            [*_LIFTBRIDGE, "subscribe", stream, "--no-follow", *options],
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert shown in done.stdout
+
+
 def test_a_full_disk_is_said_of_the_output() -> None:
     with open("/dev/full", "w") as full:
         for command in (["stream", "list"], ["config", "show"]):

@@ -47,7 +47,8 @@ def test_what_is_no_key_is_refused_without_being_shown(content: bytes, said: str
 def test_keys_come_from_the_environment_a_file_or_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", "o" * 16)
     assert load_keys("env:A_KEY") == KeyRing((OLD,))
-    assert load_keys("env:ABSENT") is None
+    monkeypatch.delenv("LIFTBRIDGE_ENCRYPTION_KEY", raising=False)
+    assert load_keys("env:LIFTBRIDGE_ENCRYPTION_KEY") is None
     path = tmp_path / "keys"
     path.write_text(f"hex:{KEY.hex()}\n")
     assert load_keys(f"file:{path}") == KeyRing((KEY,))
@@ -58,6 +59,8 @@ def test_keys_come_from_the_environment_a_file_or_a_command(tmp_path: Path, monk
     ("source", "said"),
     [
         ("file:/absent/keys", "can't read /absent/keys"),
+        ("env:ABSENT", "the environment variable ABSENT isn't set"),
+        ("command:absent-program", "can't run absent-program: No such file or directory$"),
         ("command:/absent/program", "can't run"),
         ("command:false", "exit code 1"),
         ("vault", "env:NAME, file:PATH or command"),
