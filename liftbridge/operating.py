@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from liftbridge.addresses import join_address
 from liftbridge.clock import SystemClock
 from liftbridge.config import Settings
 from liftbridge.errors import Unavailable
@@ -122,7 +123,7 @@ def _server(member: internal.MemberPicture, cluster: internal.ClusterPicture) ->
     leads = member.server_id == cluster.metadata_leader
     return {
         "server": member.server_id,
-        "address": f"{member.host}:{member.port}" if member.host else "",
+        "address": join_address(member.host, member.port) if member.host else "",
         "status": member.status,
         "metadata": "leader" if leads else "voter" if member.voter else "learner" if member.member else "",
         "leads": member.leaderships,

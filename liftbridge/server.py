@@ -12,6 +12,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from liftbridge.addresses import join_address
 from liftbridge.clock import SystemClock
 from liftbridge.cluster.identity import load_identity
 from liftbridge.cluster.node import ClusterNode, random_id
@@ -110,7 +111,7 @@ class Server:
     @property
     def address(self) -> str:
         """Where clients are told to connect."""
-        return f"{self._endpoints[0].advertised_host}:{self._endpoints[0].port}"
+        return join_address(self._endpoints[0].advertised_host, self._endpoints[0].port)
 
     def _log_settings(self) -> None:
         settings = self._settings

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +14,7 @@ from liftbridge.cli.connection import client_command, complete_stream, find_stre
 from liftbridge.cli.display import json_option, print_json, print_table
 from liftbridge.cli.values import COUNT, MESSAGE_SIZE, REPLICAS
 from liftbridge.client import Ack, AckPolicy, Client, StartAt
+from liftbridge.errors import RequestError
 
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 
@@ -96,10 +98,21 @@ async def _stream(client: Client, name: str | None, replication_factor: int) -> 
     try:
         yield name
     finally:
-        await client.delete_stream(name)
+        await _delete(client, name)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
+
+
+async def _delete(client: Client, name: str) -> None:
+    """What else went wrong is told by whoever raised it."""
+    try:
+        await client.delete_stream(name)
+    except RequestError as error:
+        print(
+            f"liftbridge: stream {name} is left behind ({error}): 'liftbridge stream delete {name}' deletes it",
+            file=sys.stderr,
+        )
 
 
 async def _publish(

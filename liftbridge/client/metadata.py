@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from liftbridge.addresses import join_address
 from liftbridge.protocol.generated import api_pb2 as api
 
 
@@ -72,7 +73,8 @@ class ClusterMetadata:
 
 def metadata_from_proto(response: api.FetchMetadataResponse) -> ClusterMetadata:
     brokers = [
-        Broker(one.id, f"{one.host}:{one.port}", one.partitionCount, one.leaderCount) for one in response.brokers
+        Broker(one.id, join_address(one.host, one.port), one.partitionCount, one.leaderCount)
+        for one in response.brokers
     ]
     streams = [
         Stream(

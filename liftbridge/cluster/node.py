@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from liftbridge.addresses import join_address
 from liftbridge.clock import Clock
 from liftbridge.cluster.control import ControlSettings
 from liftbridge.cluster.controller import ClusterController
@@ -224,7 +225,7 @@ class ClusterNode:
         elif server.incarnation != self._incarnation:
             self._fail(
                 FailedPrecondition(
-                    f"another process registered as server {server_id} ({server.host}:{server.port}); this one gives way"
+                    f"another process registered as server {server_id} ({join_address(server.host, server.port)}); this one gives way"
                 )
             )
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 
+from liftbridge.addresses import join_address
 from liftbridge.cluster.answering import Answering
 from liftbridge.cluster.identity import Identity
 from liftbridge.errors import ConfigError, LiftbridgeError, NoResponders, RequestTimeout
@@ -66,7 +67,7 @@ class Presence:
             logger.warning("something listens as server %s and doesn't answer; it is taken for dead", self._server_id)
         else:
             raise ConfigError(
-                f'server ID "{self._server_id}" is taken: a server with it runs at {other.host}:{other.port} in '
+                f'server ID "{self._server_id}" is taken: a server with it runs at {join_address(other.host, other.port)} in '
                 f'namespace "{self._namespace}". Give this one another --server-id (and data directory), or stop that one'
             )
         await self._answer(subject)

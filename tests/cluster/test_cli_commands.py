@@ -426,6 +426,34 @@ def test_bench_measures_and_leaves_nothing_behind() -> None:
     assert not any(one["name"].startswith("bench-") for one in json.loads(ok("stream", "list", "--json")))
 
 
+def test_bench_says_what_it_left_behind_and_why_it_ended(new_broker: BrokerProcess) -> None:
+    new_broker.start()
+    bench = following("bench", "--messages", "100000000", "--server", new_broker.address, "--timeout", "500ms")
+    eventually(lambda: "bench-" in ok("stream", "list", "--server", new_broker.address))
+    new_broker.kill()
+    _, err = bench.communicate(timeout=60)
+    assert bench.returncode == 4
+    left, ended = err.splitlines()
+    assert re.fullmatch(
+        r"liftbridge: stream (bench-\w+) is left behind \(.*\): 'liftbridge stream delete \1' deletes it", left
+    )
+    assert ended.startswith("liftbridge: ")
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="there is no IPv6 here")
+def test_a_server_with_an_ipv6_address_is_reached_at_it(tmp_path: Path) -> None:
+    broker = BrokerProcess(tmp_path / "data", "--host", "::1")
+    broker.launch()
+    try:
+        server = ("--server", f"[::1]:{broker.port}")
+        ok("stream", "create", "s", "--timeout", "20", *server)
+        ok("publish", "s", "v", *server)
+        assert values("s", "--no-follow", *server) == ["v"]
+        assert f"Serving clients on [::1]:{broker.port}" in broker.log()
+    finally:
+        broker.stop()
+
+
 def test_bench_with_a_stream_that_is_there_keeps_it(stream: str) -> None:
     ok("publish", stream, "before")
     ok("bench", "--stream", stream, "--messages", "10", "--ack", "all")
