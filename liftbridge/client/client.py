@@ -209,16 +209,17 @@ class Client:
         max_in_flight: int = 1000,
         ack_policy: AckPolicy = AckPolicy.LEADER,
         partitioner: Partitioner | None = None,
-        ack_timeout_s: float = DEFAULT_TIMEOUT_S,
+        ack_timeout_s: float | None = None,
     ) -> Publisher:
-        """For many messages to one stream; see :class:`Publisher`."""
+        """For many messages to one stream; see :class:`Publisher`. ``ack_timeout_s`` is the client's time-out if it isn't
+        given."""
         return Publisher(
             self._brokers,
             stream,
             max_in_flight=max_in_flight,
             ack_policy=ack_policy,
             partitioner=partitioner,
-            ack_timeout_s=ack_timeout_s,
+            ack_timeout_s=self._timeout_s if ack_timeout_s is None else ack_timeout_s,
         )
 
     async def _choose(

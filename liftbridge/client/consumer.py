@@ -87,7 +87,9 @@ class Consumer:
         return frozenset(self._readers)
 
     async def __aenter__(self) -> Self:
-        """Joins. Raises FailedPrecondition when a stream doesn't exist or the consumer ID is taken."""
+        """Joins. Raises FailedPrecondition when a stream doesn't exist, the consumer ID is taken, or the servers keep no
+        cursors: without them there would be no message, and no word of why."""
+        await self._cursors.require(Deadline(_CURSOR_S))
         await self._membership.join()
         self._tasks.append(asyncio.create_task(self._keep_assigned()))
         if self._checkpoint_interval_s is not None:

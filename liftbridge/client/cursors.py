@@ -21,6 +21,13 @@ class Cursors:
     def __init__(self, brokers: Brokers) -> None:
         self._brokers = brokers
 
+    async def require(self, deadline: Deadline) -> None:
+        """Raises FailedPrecondition where the servers keep no cursors."""
+        try:
+            await self._brokers.stream(_STREAM, deadline)
+        except NotFound:
+            raise _no_cursors() from None
+
     async def set(self, cursor_id: str, stream: str, partition: int, offset: int, deadline: Deadline) -> None:
         """Durable, and on every replica in sync."""
         request = api.SetCursorRequest(stream=stream, partition=partition, cursorId=cursor_id, offset=offset)
@@ -39,5 +46,8 @@ class Cursors:
         try:
             return await self._brokers.call_leader(method, request, deadline, stream=_STREAM, partition=partition)
         except NotFound:
-            text = "this cluster keeps no cursors: set cursors.stream.partitions on its servers, as to 3"
-            raise FailedPrecondition(text) from None
+            raise _no_cursors() from None
+
+
+def _no_cursors() -> FailedPrecondition:
+    return FailedPrecondition("this cluster keeps no cursors: set cursors.stream.partitions on its servers, as to 3")

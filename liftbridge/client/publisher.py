@@ -275,7 +275,9 @@ class _Session:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        kind, text = (type(error), str(error)) if isinstance(error, _REFUSALS) else (Unavailable, f"{error}{_OPEN}")
+        is_meant = isinstance(error, InvalidRequest) and len(self._pending) == 1  # nobody else can have been refused
+        refused = isinstance(error, _REFUSALS) or is_meant
+        kind, text = (type(error), str(error)) if refused else (Unavailable, f"{error}{_OPEN}")
         for pending in self._pending.values():
             if not pending.future.done():
                 pending.future.set_exception(kind(text))

@@ -174,6 +174,14 @@ def test_files_are_messages_whole(stream: str, tmp_path: Path) -> None:
     assert second["value"] == "two\nlines"
 
 
+def test_a_file_that_no_server_reads_is_refused_for_sure(stream: str, tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    file.write_bytes(bytes(5_000_000))
+    said = refused(2, "publish", stream, "--file", str(file))
+    assert "reads no request that large" in said
+    assert "may be stored" not in said
+
+
 def test_a_key_decides_the_partition(wide: str) -> None:
     published = json_lines(ok("publish", wide, "--key-separator", ":", "--json", stdin=b"a:1\nb:2\na:3\nnone"))
     partitions = [one["partition"] for one in published]
@@ -411,6 +419,8 @@ def test_a_cluster_without_cursors_says_how_to_get_them(new_broker: BrokerProces
     ok("stream", "create", "s", "--server", new_broker.address)
     said = refused(1, "cursor", "set", "c", "s", "1", "--server", new_broker.address)
     assert "set cursors.stream.partitions" in said
+    said = refused(1, "group", "consume", "g", "s", "--server", new_broker.address)
+    assert "set cursors.stream.partitions" in said
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
@@ -484,6 +494,28 @@ def test_an_unknown_partition_is_told_which_there_are(wide: str) -> None:
     for command in ("publish {0} v -p 3", "subscribe {0} -p 3", "stream pause {0} -p 3", "cursor set c {0} 1 -p 3"):
         said = refused(5, *command.format(wide).split())
         assert said == f"stream {wide} has no partition 3: its partitions are 0 to 2"
+
+
+def test_publishing_waits_as_long_as_it_is_told(new_broker: BrokerProcess) -> None:
+    new_broker.start()
+    server = ("--server", new_broker.address)
+    ok("stream", "create", "s", *server)
+    process = subprocess.Popen(
+        [*_LIFTBRIDGE, "publish", "s", "--timeout", "500ms", *server],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write("one\n")
+    process.stdin.flush()
+    assert next_line(process) == "partition 0, offset 0\n"
+    os.kill(new_broker.pid, signal.SIGSTOP)
+    _, err = process.communicate("two\n", timeout=20)
+    os.kill(new_broker.pid, signal.SIGCONT)
+    assert err == f"liftbridge: message 2: no ack from {new_broker.address} in 0.5 s; the message may be stored\n"
+    assert process.returncode == 4
 
 
 def test_no_server_there() -> None:
