@@ -37,7 +37,7 @@ def broker(tmp_path: Path, key_file: Path) -> Iterator[BrokerProcess]:
 def write_keys(path: Path, *keys: str) -> str:
     """Where the broker finds them; nowhere, if there is none."""
     path.write_text("\n".join(keys))
-    return f"file:{path}" if any(keys) else "env:ABSENT"
+    return f"file:{path}" if any(keys) else "env:LIFTBRIDGE_ENCRYPTION_KEY"
 
 
 async def publish_secret(client: ApiClient, stream: str) -> None:
