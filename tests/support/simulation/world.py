@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -15,19 +15,18 @@ from liftbridge.metadata.model import ServerStatus
 from liftbridge.metadata.state import MetadataState
 from liftbridge.protocol.generated import api_pb2 as api
 from simulation.clients import Published, Publisher, Reader
+from simulation.cluster import Cluster
 from simulation.disk import Disk
 from simulation.faults import Faults
 from simulation.invariants import Invariants, Violation
-from simulation.network import Network
-from simulation.process import Process, Timeline
-from simulation.server import SimulatedServer, is_expected, settings_for, simulated_system
+from simulation.server import SimulatedServer, is_expected, simulated_system
 
 STREAM = "stream"
 _FORM_S = 20.0
 _HEAL_S = 40.0
 
 
-class World:
+class World(Cluster):
     """``seconds`` is how long faults go on. ``weights`` says how often some faults happen, by name of their method in
     :class:`Faults`; ``settings`` overrides the servers'."""
 
@@ -47,24 +46,16 @@ class World:
             f"publish_every_s={publish_every_s}, servers={servers})"
         )
         self.seconds = seconds
-        self.chance = random.Random(seed)
-        self.timeline = Timeline()
-        self.network = Network(self.timeline, self.chance)
+        super().__init__(random.Random(seed), [Disk(f"s{number}") for number in range(servers)])
         given = settings or {}
         self.durability = given.get("streams.durability", self.chance.choice(["page", "page", "interval", "sync"]))
         self.min_isr = given.get("clustering.min.insync.replicas", self.chance.choice([1, 1, 2]))
         self.partitions = self.chance.choice([1, 1, 2, 3])
         self.publish_every_s = publish_every_s or self.chance.choice([0.02, 0.05, 0.2])
-        self.ids = [f"s{number}" for number in range(servers)]
-        self.disks = {server_id: Disk(server_id) for server_id in self.ids}
         self.invariants = Invariants(self.disks, synced=self.durability == "sync", min_isr=self.min_isr)
         for disk in self.disks.values():
             disk.watcher = self.invariants
-        self.servers: dict[str, SimulatedServer] = {}
         self.removed: set[str] = set()
-        self.trace: list[str] = []
-        self.turns = 0
-        self._last_index = 0
         self._settings = {
             "streams.durability": self.durability,
             "streams.durability.interval": 0.1,
@@ -90,19 +81,8 @@ class World:
 
     # --- servers ------------------------------------------------------------------------------------------------------
 
-    def running(self) -> list[SimulatedServer]:
-        return [server for server in self.servers.values() if server.process.alive]
-
-    def start(self, server_id: str) -> None:
-        """Starts a server that doesn't run."""
-        if server_id in self.servers and self.servers[server_id].process.alive:
-            return
-        disk = self.disks[server_id]
-        speed = 1 + self.faults.drift * (self.chance.random() * 2 - 1)
-        process = Process(server_id, self.timeline, self.chance, speed)
-        settings = settings_for(disk, self._settings)
-        self.servers[server_id] = SimulatedServer(disk, process, self.network, self.chance, settings, self._exited)
-        self.note(f"start {server_id}")
+    def _clock_speed(self) -> float:
+        return 1 + self.faults.drift * (self.chance.random() * 2 - 1)
 
     def add(self, server_id: str) -> None:
         """A new server, which joins by itself."""
@@ -112,29 +92,10 @@ class World:
         self._settings = {**self._settings, "clustering.raft.bootstrap.peers": ()}
         self.start(server_id)
 
-    def kill(self, server_id: str) -> None:
-        """Ends the process; what it wrote is there."""
-        server = self.servers.get(server_id)
-        if server is not None and server.process.alive:
-            self.note(f"kill {server_id}")
-            self._end(server)
-
-    def _end(self, server: SimulatedServer) -> None:
-        server.disk.unmount()
-        self.network.forget(server.transport)
-        server.serving = False
-        server.process.kill()
-
     def _exited(self, server: SimulatedServer, error: BaseException | None) -> None:
-        """A process ended by itself."""
-        self.note(f"exit {server.server_id} {error!r}")
         if not is_expected(error):
             self.invariants.fail("I18", f"{server.server_id} ended with {error!r}")
-        self.timeline.after(0, partial(self._end, server))
-
-    def note(self, text: str) -> None:
-        """For whoever looks for the cause of a violation."""
-        self.trace.append(f"{self.timeline.now_ns / 1e9:8.4f} {text}")
+        super()._exited(server, error)
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -144,7 +105,7 @@ class World:
             with self._simulated():
                 for server_id in self.ids:
                     self.timeline.after(self.chance.random() * 0.05, partial(self.start, server_id))
-                self._until(self._formed, _FORM_S, "no cluster was formed")
+                self.until(self._formed, _FORM_S, "I20: no cluster was formed")
                 self.note("formed")
                 self._create_stream()
                 self.note("created")
@@ -152,15 +113,13 @@ class World:
                 self._begin_clients()
                 self.advance(self.seconds)
                 self.faults.end()
-                self._until(self._healthy, _HEAL_S, "not healthy without faults")
+                self.until(self._healthy, _HEAL_S, "I20: not healthy without faults")
                 self._check_end()
         except Violation as violation:
             violation.add_note(f"at {self.timeline.now_ns / 1e9:.3f} s; replay: {self._arguments}.run()")
             raise
         finally:
-            for server in self.servers.values():
-                if server.process.alive:
-                    self._end(server)
+            self.end_all()
         return self
 
     @contextmanager
@@ -184,40 +143,18 @@ class World:
         with simulated_system(self.chance, WatchedState), _complaints(invariants):
             yield
 
-    def advance(self, seconds: float) -> None:
-        """Lets so much time pass."""
-        end_ns = self.timeline.now_ns + int(seconds * 1e9)
-        while self._step(end_ns):
-            pass
+    def _turned(self, server: SimulatedServer) -> None:
+        self.invariants.check_server(server)
+        self._check(server)
 
-    def _step(self, end_ns: int) -> bool:
-        runnable = [server for server in self.servers.values() if server.process.runnable]
-        if runnable:
-            server = runnable[0] if len(runnable) == 1 else runnable[int(self.chance.random() * len(runnable))]
-            server.process.turn()
-            self.turns += 1
-            self.invariants.check_server(server)
-            self._check(server)
-            return True
-        if self.timeline.next_due_ns() > end_ns:
-            self.timeline.now_ns = end_ns
-            return False
-        self.timeline.advance()
+    def _time_passed(self) -> None:
         self.invariants.raise_problems()
-        return True
 
     def _check(self, server: SimulatedServer) -> None:
         self.invariants.check_isrs()
         for problem in server.process.problems:
             self.invariants.fail("I18", f"{server.server_id}: {problem}")
         self.invariants.raise_problems()
-
-    def _until(self, done: Callable[[], bool], seconds: float, problem: str) -> None:
-        end_ns = self.timeline.now_ns + int(seconds * 1e9)
-        while not done():
-            if self.timeline.now_ns >= end_ns:
-                raise Violation(f"I20: {problem} after {seconds} s: {self.picture()}")
-            self.advance(0.1)
 
     def picture(self) -> str:
         """What it looks like now."""
@@ -239,7 +176,7 @@ class World:
             name=STREAM, subject="subject", partitions=self.partitions, replicationFactor=min(3, len(self.ids))
         )
         self.call(self.servers[self.ids[0]], "CreateStream", request)
-        self._until(lambda: STREAM in self.invariants.latest.streams, 10, "the stream wasn't created")
+        self.until(lambda: STREAM in self.invariants.latest.streams, 10, "I20: the stream wasn't created")
 
     def call(self, server: SimulatedServer, method: str, request: Any) -> None:
         """A client's call, whose outcome is left to chance."""
