@@ -251,9 +251,10 @@ class ControllerCore:
     def _handover(
         self, stream: StreamState, number: int, partition: PartitionState, leaderships: Counter[str]
     ) -> PartitionChange | None:
-        """Takes draining servers out of the ISR, and their lead away, where others can take over."""
+        """Takes draining servers out of the ISR, and their lead away, where others can take over. Nobody waits for the
+        followers of a paused partition, and nobody could take them in again before it is resumed: they stay in its ISR."""
         staying = tuple(one for one in partition.isr if not self._is_draining(one))
-        if len(staying) in (0, len(partition.isr)):
+        if len(staying) in (0, len(partition.isr)) or (partition.paused and partition.leader in staying):
             return None
         leader = None
         if partition.leader not in staying:
@@ -261,7 +262,8 @@ class ControllerCore:
             if not candidates:
                 return None
             leader = self._choose(stream, number, candidates, leaderships)
-        return PartitionChange(stream.stream_id, number, partition.partition_epoch, leader=leader, isr=staying)
+        isr = () if partition.paused else staying
+        return PartitionChange(stream.stream_id, number, partition.partition_epoch, leader=leader, isr=isr)
 
     def _is_draining(self, server_id: str) -> bool:
         server = self._state.servers.get(server_id)

@@ -40,7 +40,8 @@ class Operations:
     # --- draining -----------------------------------------------------------------------------------------------------
 
     async def drain(self, server_id: str, timeout_s: float) -> str:
-        """The server leads nothing and is in no ISR that has others; until it starts again."""
+        """The server leads nothing and is in no ISR that has others, but for those of paused partitions; until it starts
+        again."""
         self._require_server(server_id)
         await self._begin_draining(server_id, timeout_s)
         left = burden(self._state, server_id)
@@ -147,7 +148,7 @@ class Operations:
                 raise Refusal(f"no server that is up could take {where}")
             replicas = staying if survivor in staying else (*staying, survivor)
             return PartitionChange(stream.stream_id, number, epoch, leader=survivor, replicas=replicas, unclean=True)
-        if partition.leader == server_id or (server_id in partition.isr and self._is_up(server_id)):
+        if _is_held(partition, server_id) and (partition.leader == server_id or self._is_up(server_id)):
             return None  # the controller is about to hand it over
         isr = tuple(one for one in partition.isr if one != server_id)
         replicas = staying
@@ -242,10 +243,15 @@ def burden(state: MetadataState, server_id: str) -> int:
     """Partitions and consumer groups that a draining server still has to hand over, and can: others in the ISR, or any
     others, are live."""
     partitions = sum(
-        server_id in partition.isr and any(is_live(state, one) for one in partition.isr if one != server_id)
+        _is_held(partition, server_id) and any(is_live(state, one) for one in partition.isr if one != server_id)
         for stream in state.streams.values()
         for partition in stream.partitions
     )
     if not any(is_live(state, one) for one in state.servers if one != server_id):
         return partitions
     return partitions + sum(group.coordinator == server_id for group in state.groups.values())
+
+
+def _is_held(partition: PartitionState, server_id: str) -> bool:
+    """Whether a draining server is to be taken out of the ISR, or its lead away: a follower of a paused partition stays."""
+    return partition.leader == server_id or (server_id in partition.isr and not partition.paused)

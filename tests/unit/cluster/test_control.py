@@ -6,7 +6,15 @@ import pytest
 from metadata_states import NoPolicy, States
 
 from liftbridge.cluster.control import ControllerCore, ControlSettings, Suspicion
-from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, PartitionChange
+from liftbridge.cluster.operations import burden
+from liftbridge.metadata.commands import (
+    ChangePartitions,
+    ChangeServer,
+    Command,
+    PartitionChange,
+    PausePartitions,
+    ResumePartitions,
+)
 from liftbridge.metadata.model import ServerStatus
 
 SECOND_NS = 1_000_000_000
@@ -280,6 +288,21 @@ def test_a_draining_server_hands_over_in_batches_and_leaves_the_isrs(controlled:
     assert [len(one.changes) for one in commands if isinstance(one, ChangePartitions)] == [50, 50, 20]
     partitions = [controlled.states.partition(stream, number) for number in range(120)]
     assert all(one.leader in "ac" and set(one.isr) == {"a", "c"} for one in partitions)
+
+
+def test_a_draining_server_stays_in_the_isr_of_what_is_paused(controlled: Controlled) -> None:
+    """Nothing is written there that it could miss, and nobody could take it in again before the resume."""
+    stream = controlled.states.create("s", "ab", "ba")
+    controlled.states.apply(PausePartitions("s", (), resume_all=False, timestamp_ns=1))
+    controlled.states.set_status("b", ServerStatus.DRAINING)
+    controlled.settle()
+    partitions = [controlled.states.partition(stream, number) for number in range(2)]
+    assert [one.leader for one in partitions] == ["a", "a"]
+    assert [set(one.isr) for one in partitions] == [{"a", "b"}] * 2
+    assert burden(controlled.states.state, "b") == 0
+    controlled.states.apply(ResumePartitions("s", (), timestamp_ns=2))
+    controlled.settle()
+    assert [controlled.states.partition(stream, number).isr for number in range(2)] == [("a",)] * 2
 
 
 def test_a_draining_server_keeps_what_nobody_else_can_take(controlled: Controlled) -> None:

@@ -378,6 +378,16 @@ async def test_a_dead_server_is_removed_and_others_take_its_replicas(three: Serv
     await three.stop("c")
 
 
+async def test_a_live_server_is_removed_from_what_is_paused(three: Servers) -> None:
+    stream_id = await three.create("a", "s", partitions=3)
+    await three.members["a"].asks.pause("s", (), resume_all=False, timeout_s=5)
+    reply = await ask(three, remove_server=internal.RemoveServer(server_id="c"))
+    assert reply.done == "server c is removed"
+    for number in range(3):
+        partition = three.partition("a", stream_id, number)
+        assert set(partition.replicas) == set(partition.isr) == {"a", "b"}
+
+
 async def test_the_metadata_leader_can_be_removed(three: Servers) -> None:
     await three.create("a", "s", partitions=4, replicas=2)
     reply = await ask(three, remove_server=internal.RemoveServer(server_id="a"))
