@@ -1,6 +1,7 @@
 """One server's disk: what a kill of the process leaves, and the less that a loss of power leaves."""
 
 import random
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -39,11 +40,11 @@ class Disk:
         self.running = False
         self.rebooted = False
         self.watcher: LogWatcher | None = None
-        self.mounted: Mount | None = None
+        self.mounted: MountedDisk | None = None
 
-    def mount(self) -> "Mount":
-        self.mounted = Mount(self)
-        return self.mounted
+    def mount(self) -> "MountedDisk":
+        self.mounted = mount = Mount(self)
+        return mount
 
     def unmount(self) -> None:
         """The process is gone: what it still tries doesn't reach the disk."""
@@ -71,6 +72,11 @@ class Disk:
         content = self.logs.get(log_id)
         return 0 if content is None else int(content.end_offset)
 
+    def sealed_end(self, log_id: LogId) -> int:
+        """Where the segment that is written to begins."""
+        content = self.logs.get(log_id)
+        return 0 if content is None else int(content.segments[-1].base_offset)
+
     # --- what identity.py does with files -----------------------------------------------------------------------------
 
     def begin_run(self) -> bool:
@@ -89,8 +95,18 @@ class Disk:
             self.running = False
 
 
-class Mount(LogStorage):
-    """The disk in the hands of one process."""
+class MountedDisk(LogStorage):
+    """A disk in the hands of one process."""
+
+    stable: "RevocableStore"
+
+    @abstractmethod
+    def revoke(self) -> None:
+        """The process is gone: nothing that it still does reaches the disk."""
+
+
+class Mount(MountedDisk):
+    """A modelled disk."""
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
