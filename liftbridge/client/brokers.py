@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from ssl import SSLContext
 from typing import Any, TypeVar
 
 import grpc
@@ -12,6 +15,7 @@ import grpc
 from liftbridge.client.failures import error_of
 from liftbridge.client.metadata import ClusterMetadata, Stream, metadata_from_proto
 from liftbridge.client.security import Tls
+from liftbridge.client.stream_call import StreamCall
 from liftbridge.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -27,6 +31,7 @@ _Result = TypeVar("_Result")
 #: What one server may take to let itself be connected to, before another one is tried.
 _CONNECT_S = 1.0
 _RETRY_S = 0.05
+_CLOSED = "the client is closed"
 #: What one server may take to say what the cluster consists of; the original waits 3 s for another one that is gone.
 _ASK_S = 4.0
 #: What the leader may take to say where a partition ends.
@@ -57,7 +62,8 @@ class Deadline:
 
 
 class Brokers:
-    """One connection for each server. ``addresses`` are where to begin; the servers' metadata tells of the others."""
+    """One connection for each server, and one for each streaming call. ``addresses`` are where to begin; the servers'
+    metadata tells of the others."""
 
     def __init__(self, addresses: Sequence[str], *, tls: Tls | None, call_metadata: Mapping[str, str]) -> None:
         if not addresses:
@@ -70,11 +76,14 @@ class Brokers:
             self._options.append(("grpc.ssl_target_name_override", tls.server_name))  # type: ignore[arg-type]
         self.call_metadata = tuple(call_metadata.items())
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stream_calls: weakref.WeakSet[StreamCall] = weakref.WeakSet()
         self._metadata = ClusterMetadata({}, {}, {})
         self._closed = False
 
     async def close(self) -> None:
         self._closed = True
+        for call in list(self._stream_calls):
+            call.end(InvalidRequest(_CLOSED))
         channels, self._channels = self._channels, {}
         await asyncio.gather(*(channel.close() for channel in channels.values()))
 
@@ -82,8 +91,7 @@ class Brokers:
 
     def channel(self, address: str) -> grpc.aio.Channel:
         """The connection to a server, which may still have to be made."""
-        if self._closed:
-            raise InvalidRequest("the client is closed")
+        self._check_open()
         channel = self._channels.get(address)
         if channel is None:
             if self._credentials is None:
@@ -92,6 +100,10 @@ class Brokers:
                 channel = grpc.aio.secure_channel(address, self._credentials, options=self._options)
             self._channels[address] = channel
         return channel
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidRequest(_CLOSED)
 
     async def connected(self, deadline: Deadline, *, first: str = "") -> str:
         """The address of a server that is connected, ``first`` if that one can be. Raises Unavailable when none can."""
@@ -142,6 +154,33 @@ class Brokers:
             if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._ask_last(address)
             raise error_of(error, address) from None
+
+    def stream_call(
+        self,
+        address: str,
+        method: str,
+        *,
+        on_responses: Callable[[list[bytes]], None],
+        on_end: Callable[[RequestError | None], None],
+    ) -> StreamCall:
+        """A streaming call that is still to be connected; it ends when the client is closed. Raises InvalidRequest when that
+        happened already."""
+        self._check_open()
+        call = StreamCall(
+            address,
+            f"/proto.API/{method}",
+            self.call_metadata,
+            tls=self._tls_context,
+            server_name=(self.tls.server_name or "") if self.tls is not None else "",
+            on_responses=on_responses,
+            on_end=on_end,
+        )
+        self._stream_calls.add(call)
+        return call
+
+    @cached_property
+    def _tls_context(self) -> SSLContext | None:
+        return self.tls.context() if self.tls is not None else None
 
     async def call_until_done(self, method: str, request: Any, deadline: Deadline) -> Any:
         """Like ``call``, and again, elsewhere too, while servers are away. For what may be done twice."""

@@ -12,7 +12,6 @@ from typing import Self
 from liftbridge.client.brokers import Brokers, Deadline
 from liftbridge.client.failures import async_error_of
 from liftbridge.client.partitioners import KeyPartitioner, Partitioner
-from liftbridge.client.publish_call import PublishCall
 from liftbridge.client.records import Ack, AckPolicy, ack_from_proto
 from liftbridge.errors import (
     DeadlineExceeded,
@@ -186,12 +185,11 @@ class _Session:
     """One PublishAsync call, and who waits for its answers."""
 
     def __init__(self, brokers: Brokers, address: str, ack_policy: AckPolicy, ack_timeout_s: float) -> None:
-        self._brokers = brokers
         self._address = address
         self._wants_acks = ack_policy is not AckPolicy.NONE
         self._ack_timeout_s = ack_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._call = PublishCall(address, brokers.call_metadata, on_responses=self._take_all, on_end=self._end)
+        self._call = brokers.stream_call(address, "PublishAsync", on_responses=self._take_all, on_end=self._end)
         self._id_prefix = secrets.token_hex(8)
         self._numbers = count()
         self._pending: dict[str, _Pending] = {}
@@ -200,9 +198,7 @@ class _Session:
 
     async def open(self, deadline: Deadline) -> None:
         """Raises Unavailable."""
-        tls = self._brokers.tls
-        context, name = (tls.context(), tls.server_name or "") if tls is not None else (None, "")
-        await self._call.connect(context, name, deadline.remaining_s)
+        await self._call.connect(deadline.remaining_s)
 
     def new_id(self) -> str:
         """No other message has it."""
@@ -244,6 +240,7 @@ class _Session:
     def _take_all(self, responses: list[bytes]) -> None:
         for response in responses:
             self._take(api.PublishResponse.FromString(response))
+        self._call.acknowledge(responses)
 
     def _take(self, response: api.PublishResponse) -> None:
         failed = response.HasField("asyncError")
@@ -269,9 +266,10 @@ class _Session:
                 text = f"no ack from {self._address} in {self._ack_timeout_s:g} s{_OPEN}"
                 future.set_exception(DeadlineExceeded(text))
 
-    def _end(self, error: RequestError) -> None:
+    def _end(self, error: RequestError | None) -> None:
         """Answers everything that has no answer."""
         self.ended = True
+        error = error or Unavailable(f"{self._address} ended the call")
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None

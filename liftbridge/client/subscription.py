@@ -1,19 +1,23 @@
 """Messages of one partition, wherever its leader is."""
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
-import grpc
+from google.protobuf.message import DecodeError
 
 from liftbridge.client.brokers import Brokers, Deadline, again
-from liftbridge.client.failures import PartitionPaused, error_of
+from liftbridge.client.failures import PartitionPaused
 from liftbridge.client.positions import StartAt, StopAt
 from liftbridge.client.records import Message, message_from_proto
+from liftbridge.client.stream_call import StreamCall
 from liftbridge.errors import (
     FailedPrecondition,
+    InternalError,
     InvalidRequest,
     NotFound,
     RequestError,
@@ -32,6 +36,10 @@ _PAUSED = "commit log was closed"
 _NOTHING_LEFT = "Stop offset is before start offset"
 
 
+#: What a call brings: responses that arrived together, and in the end an error, or None.
+_Arrival = list[bytes] | RequestError | None
+
+
 @dataclass(frozen=True, slots=True)
 class GroupPlace:
     """As which member of which generation of a consumer group somebody subscribes."""
@@ -44,7 +52,8 @@ class GroupPlace:
 class Subscription:
     """An async iterator of :class:`Message`, in the order of offsets, each once: when a server dies or hands over, it goes
     on where it was with the next leader. Only what is committed is delivered. One task at a time may iterate; a wait
-    for the next message may be cancelled, by ``asyncio.timeout`` for instance, and costs no message.
+    for the next message may be cancelled, by ``asyncio.timeout`` for instance, and costs no message. While messages are
+    there, asking for the next one doesn't wait; what nobody asks for stays with the server, but for some 2 MiB.
 
     The iteration ends where the stop position says, at the end of a readonly partition, and, in a consumer group, when
     another member took the partition over. It raises NotFound when the stream is deleted, PartitionPaused when the
@@ -76,10 +85,14 @@ class Subscription:
         self._resume = resume
         self._patience_s = patience_s
         self._place = place
-        self._call: Any = None
-        self._address = ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._call: StreamCall | None = None
+        self._arrivals: asyncio.Queue[_Arrival] = asyncio.Queue()
+        #: To be handed out.
+        self._messages: deque[Message] = deque()
+        #: Nothing follows what is to be handed out.
         self._ended = False
-        #: The offset of the message to come or, in a compacted partition, one before it; None before the first.
+        #: The offset of the message that follows these or, in a compacted partition, one before it; None before the first.
         self._next: int | None = None
 
     async def __aenter__(self) -> Self:
@@ -92,57 +105,70 @@ class Subscription:
 
     async def close(self) -> None:
         """Idempotent."""
-        self._ended = True
-        call, self._call = self._call, None
-        if call is not None:
-            call.cancel()
+        self._messages.clear()
+        self._finish()
+        self._arrivals.put_nowait(None)  # for who waits meanwhile
+
+    def __del__(self) -> None:
+        """Who leaves a loop and forgets it here doesn't keep a connection."""
+        if self._call is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is over, too
+                self._loop.call_soon_threadsafe(self._call.close)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:
-        while not self._ended:
+        while not self._messages:
+            if self._ended:
+                raise StopAsyncIteration
             if self._call is None:
                 await self._open()
-                continue
-            message = await self._read()
-            if message is None or self._is_behind(message.offset):
-                continue
-            if self._is_past_the_stop(message.offset):  # the message at the stop is gone, and the original goes on
-                break
-            self._advance(message.offset)
-            return message_from_proto(message)
-        await self.close()
-        raise StopAsyncIteration
+            else:
+                self._take(await self._arrivals.get())
+        return self._messages.popleft()
 
-    async def _read(self) -> api.Message | None:
-        """The call's next message; None when it ended, and then it is decided whether another one goes on."""
-        try:
-            message = await self._call.read()
-        except grpc.aio.AioRpcError as error:
+    def _take(self, arrival: _Arrival) -> None:
+        """Raises what ends a subscription badly."""
+        if arrival is None:
+            self._finish()
+        elif isinstance(arrival, RequestError):
             self._call = None
-            self._end_or_go_on(error_of(error, self._address))
-            return None
-        except asyncio.CancelledError:  # which grpcio takes for the end of the call
-            self._call = None
-            raise
-        if message is grpc.aio.EOF:
-            self._ended = True
-            return None
-        return message  # type: ignore[no-any-return]
+            self._end_or_go_on(arrival)
+        elif self._call is not None:
+            self._call.acknowledge(arrival)
+            self._decode(arrival)
+
+    def _decode(self, responses: Sequence[bytes]) -> None:
+        for response in responses:
+            try:
+                message = api.Message.FromString(response)
+            except DecodeError:
+                self._finish()
+                raise InternalError("the server sends what is no message") from None
+            offset = message.offset
+            if self._is_behind(offset):
+                continue
+            if self._is_past_the_stop(offset):  # the message at the stop is gone, and the original goes on
+                self._finish()
+                return
+            self._messages.append(message_from_proto(message))
+            self._next = offset - 1 if self._reverse else offset + 1
+            if self._is_past_the_stop(self._next):
+                self._finish()
+                return
+
+    def _finish(self) -> None:
+        self._ended = True
+        call, self._call = self._call, None
+        if call is not None:
+            call.close()
 
     def _is_behind(self, offset: int) -> bool:
         """A server that doesn't know yet how far the partition is committed begins below the offset that it is asked for."""
         if self._next is None:
             return False
         return offset > self._next if self._reverse else offset < self._next
-
-    def _advance(self, offset: int) -> None:
-        self._next = offset - 1 if self._reverse else offset + 1
-        self._start = StartAt.offset(max(self._next, 0))
-        if self._is_past_the_stop(self._next):
-            self._ended = True
-            self._call.cancel()
 
     def _is_past_the_stop(self, offset: int) -> bool:
         if self._reverse:
@@ -186,7 +212,7 @@ class Subscription:
 
     async def _pin(self, deadline: Deadline) -> None:
         """Says by offsets what "new" and "latest" mean now, so that another call, after this one broke, means the same."""
-        is_new = self._start.position == api.StartPosition.NEW_ONLY and not self._reverse
+        is_new = self._next is None and self._start.position == api.StartPosition.NEW_ONLY and not self._reverse
         to_latest = self._stop.position == api.StopPosition.STOP_LATEST
         if not is_new and not to_latest:
             return
@@ -195,7 +221,6 @@ class Subscription:
             return
         if is_new:
             self._next = newest + 1
-            self._start = StartAt.offset(newest + 1)
         if to_latest and newest >= 0:
             self._stop = StopAt.offset(newest)
 
@@ -206,19 +231,27 @@ class Subscription:
         return self._brokers.leader_address(known, self._partition)
 
     async def _subscribe(self, address: str, deadline: Deadline) -> None:
-        await self._brokers.connected(deadline, first=address)
-        call = self._brokers.channel(address).unary_stream(
-            "/proto.API/Subscribe",
-            request_serializer=api.SubscribeRequest.SerializeToString,
-            response_deserializer=api.Message.FromString,
-        )(self._request(), metadata=self._brokers.call_metadata)
+        arrivals: asyncio.Queue[_Arrival] = asyncio.Queue()
+        call = self._brokers.stream_call(
+            address, "Subscribe", on_responses=arrivals.put_nowait, on_end=arrivals.put_nowait
+        )
+        call.send(self._request().SerializeToString())
+        call.send_no_more()
         try:
-            handshake = await _in_time(call, min(_HANDSHAKE_S, deadline.remaining_s), address)
-        except grpc.aio.AioRpcError as error:
-            raise self._refusal(error_of(error, address), address) from None
-        if handshake is grpc.aio.EOF:
+            first = await _first_arrival(call, arrivals, min(_HANDSHAKE_S, deadline.remaining_s), address)
+        except BaseException:
+            call.close()
+            raise
+        if isinstance(first, RequestError):
+            raise self._refusal(first, address)
+        if first is None:
             raise Unavailable(f"{address} ended the subscription before it began")
-        self._call, self._address = call, address
+        if self._ended:  # closed meanwhile
+            call.close()
+            return
+        self._loop, self._call, self._arrivals = asyncio.get_running_loop(), call, arrivals
+        call.acknowledge(first)
+        self._decode(first[1:])  # an empty message says that the subscription began
 
     def _refusal(self, error: RequestError, address: str) -> RequestError:
         if isinstance(error, FailedPrecondition) and _NOT_LEADER in str(error):
@@ -230,12 +263,13 @@ class Subscription:
         return error
 
     def _request(self) -> api.SubscribeRequest:
+        start = self._start if self._next is None else StartAt.offset(max(self._next, 0))
         request = api.SubscribeRequest(
             stream=self._stream,
             partition=self._partition,
-            startPosition=self._start.position,
-            startOffset=self._start.start_offset,
-            startTimestamp=self._start.start_timestamp_ns,
+            startPosition=start.position,
+            startOffset=start.start_offset,
+            startTimestamp=start.start_timestamp_ns,
             stopPosition=self._stop.position,
             stopOffset=self._stop.stop_offset,
             stopTimestamp=self._stop.stop_timestamp_ns,
@@ -251,11 +285,13 @@ class Subscription:
         return request
 
 
-async def _in_time(call: Any, timeout_s: float, address: str) -> Any:
-    """The call's first message."""
+async def _first_arrival(
+    call: StreamCall, arrivals: "asyncio.Queue[_Arrival]", timeout_s: float, address: str
+) -> _Arrival:
+    """Raises Unavailable."""
     try:
         async with asyncio.timeout(timeout_s):
-            return await call.read()
+            await call.connect(timeout_s)
+            return await arrivals.get()
     except TimeoutError:
-        call.cancel()
         raise Unavailable(f"{address} doesn't answer") from None

@@ -9,7 +9,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived
 from h2.settings import SettingCodes
 
-from liftbridge.client.publish_call import PublishCall, host_and_port
+from liftbridge.client.stream_call import StreamCall, host_and_port
 from liftbridge.errors import InvalidRequest, PermissionDenied, RequestError, Unavailable
 
 HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
@@ -62,7 +62,7 @@ class Heard:
         self.responses += responses
         self.changed.set()
 
-    def end(self, error: RequestError) -> None:
+    def end(self, error: RequestError | None) -> None:
         assert self.error is None, "an end is told once"
         self.error = error
         self.changed.set()
@@ -87,10 +87,18 @@ async def listening() -> AsyncIterator[Callable[[Server], AsyncIterator[str]]]:
         one.close()
 
 
-async def connected(address: str) -> tuple[PublishCall, Heard]:
+async def connected(address: str) -> tuple[StreamCall, Heard]:
     heard = Heard()
-    call = PublishCall(address, [("authorization", "Bearer x")], on_responses=heard.take, on_end=heard.end)
-    await call.connect(None, "", 5)
+    call = StreamCall(
+        address,
+        "/proto.API/PublishAsync",
+        [("authorization", "Bearer x")],
+        tls=None,
+        server_name="",
+        on_responses=heard.take,
+        on_end=heard.end,
+    )
+    await call.connect(5)
     return call, heard
 
 
