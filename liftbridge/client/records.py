@@ -67,6 +67,7 @@ def ack_from_proto(ack: api.Ack) -> Ack:
 
 
 def message_from_proto(message: api.Message) -> Message:
+    headers = message.headers
     return Message(
         offset=message.offset,
         value=message.value,
@@ -76,5 +77,5 @@ def message_from_proto(message: api.Message) -> Message:
         partition=message.partition,
         subject=message.subject,
         reply_subject=message.replySubject,
-        headers={name: value for name, value in message.headers.items() if name not in _RESERVED_HEADERS},
+        headers={name: headers[name] for name in headers if name not in _RESERVED_HEADERS},
     )

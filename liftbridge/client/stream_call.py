@@ -7,7 +7,7 @@ read brings all responses that came meanwhile (decision 29). Calls with one requ
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from ssl import SSLContext
 from struct import Struct
 from typing import cast
@@ -129,7 +129,7 @@ class StreamCall(asyncio.Protocol):
             async with asyncio.timeout(timeout_s):
                 await self._over.wait()
 
-    def acknowledge(self, responses: Iterable[bytes]) -> None:
+    def acknowledge(self, responses: Sequence[bytes]) -> None:
         """The owner took these: the server may send as much again."""
         self._handed_over -= _framed_bytes(responses)
         self._give_credit()
@@ -302,8 +302,8 @@ class StreamCall(asyncio.Protocol):
             self._on_end(*self._outcome)
 
 
-def _framed_bytes(messages: Iterable[bytes]) -> int:
-    return sum(_PREFIX.size + len(message) for message in messages)
+def _framed_bytes(messages: Sequence[bytes]) -> int:
+    return _PREFIX.size * len(messages) + sum(map(len, messages))
 
 
 def _text(header: bytes | str) -> str:

@@ -36,6 +36,8 @@ _PAUSED = "commit log was closed"
 _NOTHING_LEFT = "Stop offset is before start offset"
 
 
+#: Asking the generated module costs too much for each message.
+_STOP_OFFSET = api.StopPosition.STOP_OFFSET
 #: What a call brings: responses that arrived together, and in the end an error, or None.
 _Arrival = list[bytes] | RequestError | None
 
@@ -173,7 +175,7 @@ class Subscription:
     def _is_past_the_stop(self, offset: int) -> bool:
         if self._reverse:
             return offset < 0
-        return self._stop.position == api.StopPosition.STOP_OFFSET and offset > self._stop.stop_offset
+        return self._stop.position == _STOP_OFFSET and offset > self._stop.stop_offset
 
     def _end_or_go_on(self, error: RequestError) -> None:
         """Raises what ends a subscription badly; returns to go on with another call, or because it is over."""
