@@ -1,4 +1,4 @@
-"""The publisher's own HTTP/2, against a server that does what real ones seldom do."""
+"""The client's own HTTP/2, against servers that do what real ones seldom do."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,14 +6,32 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, RequestReceived
+from h2.events import (
+    DataReceived,
+    Event,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    StreamEnded,
+    WindowUpdated,
+)
 from h2.settings import SettingCodes
 
+from liftbridge.client import stream_call
 from liftbridge.client.stream_call import StreamCall, host_and_port
-from liftbridge.errors import InvalidRequest, PermissionDenied, RequestError, Unavailable
+from liftbridge.errors import (
+    InternalError,
+    InvalidRequest,
+    PermissionDenied,
+    RequestError,
+    Unavailable,
+    Unimplemented,
+    UnknownError,
+)
 
+WINDOW = 2 << 20
 HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
-Act = Callable[[H2Connection, int], None]
+Act = Callable[[H2Connection, int], object]
 
 
 class Server(asyncio.Protocol):
@@ -22,32 +40,71 @@ class Server(asyncio.Protocol):
     def __init__(self, act: Act, *, window: int = 65535, piece: int = 65536) -> None:
         self._act = act
         self._piece = piece
-        self._http = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self.http = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         self._window = window
         self.received = bytearray()
+        self.has_everything = asyncio.Event()
         self.headers: dict[str, str] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._http.initiate_connection()
-        self._http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: self._window})
+        self.http.initiate_connection()
+        self.http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: self._window})
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        for event in self._http.receive_data(data):
-            if isinstance(event, RequestReceived):
-                self.headers = {str(name): str(value) for name, value in event.headers}
-                self._act(self._http, event.stream_id)
-            elif isinstance(event, DataReceived):
-                self.received += event.data
-                self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        for event in self.http.receive_data(data):
+            self.handle(event)
         self._send()
 
+    def handle(self, event: Event) -> None:
+        match event:
+            case RequestReceived():
+                self.headers = {str(name): str(value) for name, value in event.headers}
+                self._act(self.http, event.stream_id)
+            case DataReceived():
+                self.received += event.data
+                self.http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case StreamEnded():
+                self.has_everything.set()
+
     def _send(self) -> None:
-        data = self._http.data_to_send()
+        data = self.http.data_to_send()
         for place in range(0, len(data), self._piece):
             self._transport.write(data[place : place + self._piece])
+
+
+class Flood(Server):
+    """Sends as much of ``data`` as it may. ``held_back`` is set when it may send no more, and the client has said whatever
+    it says to what it has."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(self._begin)
+        self._data = data
+        self.sent = 0
+        self.held_back = asyncio.Event()
+
+    def _begin(self, http: H2Connection, stream: int) -> None:
+        self._stream = stream
+        http.send_headers(stream, HEADERS)
+        self._pump()
+
+    def handle(self, event: Event) -> None:
+        super().handle(event)
+        if isinstance(event, WindowUpdated) and event.stream_id:
+            self._pump()
+        elif isinstance(event, PingAckReceived):
+            self.held_back.set()
+
+    def _pump(self) -> None:
+        while room := min(self.http.local_flow_control_window(self._stream), self.http.max_outbound_frame_size):
+            piece = self._data[self.sent : self.sent + room]
+            if not piece:
+                return
+            self.http.send_data(self._stream, piece)
+            self.sent += len(piece)
+        self.http.ping(b"held up!")
 
 
 class Heard:
@@ -55,16 +112,18 @@ class Heard:
 
     def __init__(self) -> None:
         self.responses: list[bytes] = []
+        self.ended = False
         self.error: RequestError | None = None
         self.changed = asyncio.Event()
 
     def take(self, responses: list[bytes]) -> None:
+        assert not self.ended, "the end is told last"
         self.responses += responses
         self.changed.set()
 
     def end(self, error: RequestError | None) -> None:
-        assert self.error is None, "an end is told once"
-        self.error = error
+        assert not self.ended, "an end is told once"
+        self.ended, self.error = True, error
         self.changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -128,11 +187,73 @@ async def test_a_small_window_holds_back_what_is_sent_and_loses_nothing(listenin
     sent, messages = asyncio.Event(), [bytes([number]) * 400 for number in range(20)]
     for message in messages:
         call.send(message, sent.set)
-    await asyncio.wait_for(sent.wait(), 5)
-    async with asyncio.timeout(5):
-        while len(server.received) < 20 * 405:
-            await asyncio.sleep(0.01)
+    call.send_no_more()
+    await asyncio.wait_for(server.has_everything.wait(), 5)
+    assert sent.is_set()
     assert server.received == framed(*messages)
+    call.close()
+
+
+async def test_the_server_sends_no_more_than_a_window_beyond_what_was_taken(listening: Callable) -> None:
+    server = Flood(framed(*[bytes(1000)] * 10_000))
+    call, heard = await connected(await listening(server))
+    for taken in range(4):
+        await asyncio.wait_for(server.held_back.wait(), 5)
+        assert server.sent == WINDOW * (taken + 1)
+        server.held_back.clear()
+        responses, heard.responses = heard.responses, []
+        call.acknowledge(responses)
+    call.close()
+
+
+async def test_a_response_may_be_larger_than_the_window(listening: Callable) -> None:
+    large = bytes(3 * WINDOW)
+    call, heard = await connected(await listening(Flood(framed(b"first", large, b"last"))))
+    await heard.until(lambda: bool(heard.responses))
+    assert heard.responses[0] == b"first"
+    call.acknowledge([b"first"])
+    await heard.until(lambda: len(heard.responses) > 1)
+    call.acknowledge([large])
+    await heard.until(lambda: len(heard.responses) > 2)
+    assert heard.responses == [b"first", large, b"last"]
+    call.close()
+
+
+async def test_what_came_with_the_end_is_handed_over_before_it(listening: Callable) -> None:
+    def answer(http: H2Connection, stream: int) -> None:
+        http.send_headers(stream, HEADERS)
+        http.send_data(stream, framed(b"last"))
+        http.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+    _, heard = await connected(await listening(Server(answer)))
+    await heard.until(lambda: heard.ended)
+    assert (heard.responses, heard.error) == ([b"last"], None)
+
+
+async def test_a_server_that_falls_silent_is_noticed(listening: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_call, "_SILENT_S", 0.05)
+    _, heard = await connected(await listening(asyncio.Protocol()))
+    await heard.until(lambda: heard.ended)
+    assert isinstance(heard.error, Unavailable)
+    assert "silent" in str(heard.error)
+
+
+async def test_a_server_that_has_nothing_to_say_but_answers_is_kept(
+    listening: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_call, "_SILENT_S", 0.05)
+    asked = asyncio.Semaphore(0)
+
+    class Quiet(Server):
+        def handle(self, event: Event) -> None:
+            super().handle(event)
+            if isinstance(event, RemoteSettingsChanged):
+                asked.release()
+
+    call, heard = await connected(await listening(Quiet(lambda http, stream: http.send_headers(stream, HEADERS))))
+    for _ in range(6):
+        await asyncio.wait_for(asked.acquire(), 5)
+    assert not heard.ended
     call.close()
 
 
@@ -152,6 +273,41 @@ async def test_a_small_window_holds_back_what_is_sent_and_loses_nothing(listenin
             Unavailable,
             "HTTP status 503",
             id="a proxy's answer",
+        ),
+        pytest.param(
+            lambda http, stream: http.send_headers(stream, [(":status", "401")], end_stream=True),
+            PermissionDenied,
+            "HTTP status 401",
+            id="a proxy that wants credentials",
+        ),
+        pytest.param(
+            lambda http, stream: http.send_headers(stream, [(":status", "404")], end_stream=True),
+            Unimplemented,
+            "HTTP status 404",
+            id="a web server",
+        ),
+        pytest.param(
+            lambda http, stream: http.send_headers(
+                stream, [*HEADERS, ("grpc-status", "many"), ("grpc-message", b"%FF\xff")], end_stream=True
+            ),
+            UnknownError,
+            "\ufffd",
+            id="a status that is none",
+        ),
+        pytest.param(
+            lambda http, stream: (
+                http.send_headers(stream, HEADERS),
+                http.send_data(stream, framed(b"a") + b"<html>"),
+            ),
+            InternalError,
+            "no response",
+            id="no response",
+        ),
+        pytest.param(
+            lambda http, stream: (http.send_headers(stream, HEADERS), http.end_stream(stream)),
+            Unavailable,
+            "ended the call",
+            id="no status",
         ),
         pytest.param(lambda http, stream: http.reset_stream(stream), Unavailable, "ended", id="reset"),
         pytest.param(lambda http, stream: http.close_connection(), Unavailable, "ended", id="goaway"),
