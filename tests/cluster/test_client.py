@@ -26,6 +26,7 @@ from liftbridge.client import (
     StopAt,
     Subscription,
     Tls,
+    stream_call,
 )
 from liftbridge.client.blocking import BlockingClient
 from liftbridge.client.nats_messages import parse_ack, publish_message
@@ -139,6 +140,49 @@ async def test_waiting_for_a_message_may_be_given_up_and_costs_none(client: Clie
                 await asyncio.wait_for(anext(subscription), 0.05)
             await client.publish(stream, b"%d" % number)
             assert (await asyncio.wait_for(anext(subscription), 5)).value == b"%d" % number
+
+
+async def test_an_idle_subscription_keeps_its_connection(
+    client: Client, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it asks often whether the server is there, for which servers in Go hang up on others."""
+    connects = []
+    connect = stream_call.StreamCall.connect
+
+    async def counted(call: stream_call.StreamCall, timeout_s: float) -> None:
+        connects.append(call)
+        await connect(call, timeout_s)
+
+    monkeypatch.setattr(stream_call, "_SILENT_S", 0.05)
+    monkeypatch.setattr(stream_call.StreamCall, "connect", counted)
+    async with client.subscribe(stream) as subscription:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(subscription), 1)
+        await client.publish(stream, b"late")
+        assert (await asyncio.wait_for(anext(subscription), 5)).value == b"late"
+    assert len(connects) == 1
+
+
+async def test_a_subscription_ends_with_its_client(broker: BrokerProcess, stream: str) -> None:
+    async with Client([broker.address]) as closed:
+        waiting = asyncio.create_task(anext(closed.subscribe(stream)))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(waiting), 0.2)
+    with pytest.raises(InvalidRequest, match="the client is closed"):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def test_large_messages_and_slow_readers(client: Client, stream: str) -> None:
+    """More than a window, twice: what nobody takes stays with the server."""
+    async with client.publisher(stream, max_in_flight=4) as publisher:
+        for number in range(12):
+            await publisher.publish(b"%d" % number + bytes(900_000))
+    async with client.subscribe(stream, start=StartAt.earliest(), stop=StopAt.latest()) as subscription:
+        read = []
+        async for message in subscription:
+            read.append(message.value.rstrip(b"\0"))
+            await client.fetch_metadata()  # while more comes
+    assert read == [b"%d" % number for number in range(12)]
 
 
 async def test_keys_choose_partitions_and_round_robin_takes_them_in_turn(client: Client) -> None:

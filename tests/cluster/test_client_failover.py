@@ -15,7 +15,7 @@ import pytest
 from cluster_processes import ClusterProcesses
 from original_process import Flavour
 
-from liftbridge.client import AckPolicy, Client, StartAt
+from liftbridge.client import AckPolicy, Client, StartAt, stream_call
 from liftbridge.errors import DeadlineExceeded, Unavailable
 
 _FAILOVERS = 3
@@ -122,6 +122,25 @@ async def test_a_server_that_stands_still_is_asked_last(cluster: ClusterProcesse
             await client.publish_to_subject("nobody", b"x", timeout_s=5, ack_policy=AckPolicy.NONE)
         finally:
             os.kill(still.pid, signal.SIGCONT)
+
+
+@pytest.mark.timeout(240)
+async def test_a_subscription_leaves_a_leader_that_stands_still(
+    client: Client, cluster: ClusterProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_call, "_SILENT_S", 1)
+    await client.create_stream("s", "s", replication_factor=3)
+    publishing = Publishing(client, "s", 1)
+    async with client.subscribe("s", start=StartAt.earliest()) as subscription, asyncio.timeout(60):
+        await publishing.publish(1)
+        assert (await anext(subscription)).value == b"0"
+        leader = (await client.fetch_metadata(streams=["s"])).streams["s"].partitions[0].leader
+        os.kill(cluster.servers[leader].pid, signal.SIGSTOP)
+        try:
+            await publishing.publish(1)
+            assert (await anext(subscription)).value == b"1"
+        finally:
+            os.kill(cluster.servers[leader].pid, signal.SIGCONT)
 
 
 @dataclass

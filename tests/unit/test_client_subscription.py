@@ -1,0 +1,185 @@
+"""A subscription and the calls that it makes, one after the other; what calls bring is written by the tests."""
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from liftbridge.client import StartAt, StopAt, Subscription
+from liftbridge.client.brokers import Brokers
+from liftbridge.errors import InternalError, InvalidRequest, NotFound, RequestError, ResourceExhausted, Unavailable
+from liftbridge.protocol.generated import api_pb2 as api
+
+ACCEPTED = api.Message().SerializeToString()
+
+
+class Call:
+    """One that connects at once, and accepts the subscription."""
+
+    def __init__(
+        self, on_responses: Callable[[list[bytes]], None], on_end: Callable[[RequestError | None], None]
+    ) -> None:
+        self.bring = on_responses
+        self.end = on_end
+        self.request = api.SubscribeRequest()
+        self.acknowledged: list[bytes] = []
+        self.closed = asyncio.Event()
+
+    def send(self, request: bytes) -> None:
+        self.request.ParseFromString(request)
+
+    def send_no_more(self) -> None:
+        pass
+
+    async def connect(self, timeout_s: float) -> None:
+        self.bring([ACCEPTED])
+
+    def acknowledge(self, responses: list[bytes]) -> None:
+        self.acknowledged += responses
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class OneBroker:
+    """Leads everything."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+
+    async def stream(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def leader_address(self, *_: Any) -> str:
+        return "leader:1"
+
+    def stream_call(self, address: str, method: str, **callbacks: Any) -> Call:
+        self.calls.append(Call(**callbacks))
+        return self.calls[-1]
+
+
+@pytest.fixture
+def broker() -> OneBroker:
+    return OneBroker()
+
+
+def subscribe(broker: OneBroker, *, start: StartAt | None = None, **options: Any) -> Subscription:
+    options = {"stop": StopAt.never(), **options}
+    return Subscription(cast(Brokers, broker), "s", 0, start=start or StartAt.earliest(), **options)
+
+
+def messages(*offsets: int) -> list[bytes]:
+    return [api.Message(offset=offset).SerializeToString() for offset in offsets]
+
+
+async def offsets(subscription: Subscription, count: int) -> list[int]:
+    return [(await anext(subscription)).offset for _ in range(count)]
+
+
+async def test_what_came_together_is_handed_out_without_waiting(broker: OneBroker) -> None:
+    async with subscribe(broker) as subscription:
+        broker.calls[0].bring(messages(*range(100)))
+        for number in range(100):
+            with pytest.raises(StopIteration) as done:
+                anext(subscription).send(None)  # a coroutine that runs to its end at once
+            assert done.value.value.offset == number
+
+
+async def test_only_what_is_asked_for_is_acknowledged(broker: OneBroker) -> None:
+    async with subscribe(broker) as subscription:
+        (call,) = broker.calls
+        first, second = messages(0, 1), messages(2)
+        call.bring(first)
+        call.bring(second)
+        assert call.acknowledged == [ACCEPTED]
+        await offsets(subscription, 2)
+        assert call.acknowledged == [ACCEPTED, *first]
+        await offsets(subscription, 1)
+        assert call.acknowledged == [ACCEPTED, *first, *second]
+
+
+async def test_a_wait_that_is_given_up_costs_nothing(broker: OneBroker) -> None:
+    async with subscribe(broker) as subscription:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(subscription), 0.01)
+        broker.calls[0].bring(messages(0, 1))
+        assert await offsets(subscription, 2) == [0, 1]
+    assert len(broker.calls) == 1
+
+
+async def test_it_goes_on_behind_what_it_has_even_if_nobody_asked_for_that_yet(broker: OneBroker) -> None:
+    async with subscribe(broker) as subscription:
+        broker.calls[0].bring(messages(3, 4, 5))
+        assert await offsets(subscription, 1) == [3]
+        broker.calls[0].end(Unavailable("it died"))
+        assert await offsets(subscription, 2) == [4, 5]
+        waiting = asyncio.ensure_future(anext(subscription))
+        async with asyncio.timeout(5):
+            while len(broker.calls) < 2:
+                await asyncio.sleep(0)
+        assert (broker.calls[1].request.startPosition, broker.calls[1].request.startOffset) == (
+            api.StartPosition.OFFSET,
+            6,
+        )
+        broker.calls[1].bring(messages(4, 5, 6))  # a leader that doesn't know yet how far the partition is committed
+        assert (await asyncio.wait_for(waiting, 5)).offset == 6
+
+
+async def test_a_stop_ends_the_call_though_the_server_goes_on(broker: OneBroker) -> None:
+    async with subscribe(broker, stop=StopAt.offset(1)) as subscription:
+        broker.calls[0].bring(messages(0, 1, 2))
+        assert [message.offset async for message in subscription] == [0, 1]
+        assert broker.calls[0].closed.is_set()
+
+
+async def test_a_stop_that_is_gone_ends_at_what_is_behind_it(broker: OneBroker) -> None:
+    async with subscribe(broker, stop=StopAt.offset(1)) as subscription:
+        broker.calls[0].bring(messages(0, 2))
+        assert [message.offset async for message in subscription] == [0]
+
+
+@pytest.mark.parametrize("end", [None, ResourceExhausted("end of readonly partition")])
+async def test_a_good_end_comes_after_the_messages(broker: OneBroker, end: RequestError | None) -> None:
+    async with subscribe(broker) as subscription:
+        broker.calls[0].bring(messages(0))
+        broker.calls[0].end(end)
+        assert [message.offset async for message in subscription] == [0]
+
+
+@pytest.mark.parametrize("error", [NotFound("stream deleted"), InvalidRequest("the client is closed")])
+async def test_a_bad_end_is_raised_after_the_messages(broker: OneBroker, error: RequestError) -> None:
+    async with subscribe(broker) as subscription:
+        broker.calls[0].bring(messages(0))
+        broker.calls[0].end(error)
+        assert await offsets(subscription, 1) == [0]
+        with pytest.raises(type(error), match=str(error)):
+            await anext(subscription)
+
+
+async def test_what_is_no_message_is_an_error(broker: OneBroker) -> None:
+    async with subscribe(broker) as subscription:
+        broker.calls[0].bring([b"\xff\xff"])
+        with pytest.raises(InternalError, match="no message"):
+            await anext(subscription)
+        assert broker.calls[0].closed.is_set()
+
+
+async def test_closing_ends_a_wait_in_another_task(broker: OneBroker) -> None:
+    subscription = subscribe(broker)
+    waiting = asyncio.ensure_future(anext(subscription, None))
+    async with asyncio.timeout(5):
+        while not broker.calls:
+            await asyncio.sleep(0)
+        await subscription.close()
+        assert await waiting is None
+        await broker.calls[0].closed.wait()
+
+
+async def test_who_forgets_a_subscription_keeps_no_connection(broker: OneBroker) -> None:
+    subscription = subscribe(broker)
+    await subscription.__aenter__()
+    del subscription
+    gc.collect()
+    await asyncio.wait_for(broker.calls[0].closed.wait(), 5)
