@@ -25,7 +25,8 @@ ANY_OFFSET = -1
 
 class Client:
     """Use it as ``async with Client(["host:9292"]) as client``. One client serves a whole program: it keeps one
-    connection to each server, and any number of coroutines of one event loop may use it at once.
+    connection to each server, and each publisher and subscription has its own beside. Any number of coroutines of one event
+    loop may use it at once.
 
     ``call_metadata`` goes with every call, for servers or proxies that ask for credentials. ``timeout_s`` is for calls
     that don't bring their own.

@@ -83,7 +83,8 @@ class StreamCall(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unsent = bytearray()
         self._on_sent: list[Callable[[], None]] = []
-        self._is_last_sent = False
+        self._sends_no_more = False
+        self._has_ended_stream = False
         self._is_flushing = False
         self._is_paused = False
         #: The beginning of a response, until the rest of it comes.
@@ -119,7 +120,7 @@ class StreamCall(asyncio.Protocol):
 
     def send_no_more(self) -> None:
         """Tells the server that nothing follows. Idempotent."""
-        self._is_last_sent = True
+        self._sends_no_more = True
         self._flush_soon()
 
     async def finish(self, timeout_s: float) -> None:
@@ -267,8 +268,8 @@ class StreamCall(asyncio.Protocol):
                 break
             self._http.send_data(self._stream, bytes(self._unsent[:room]))
             del self._unsent[:room]
-        if self._is_last_sent and not self._unsent:
-            self._is_last_sent = False
+        if self._sends_no_more and not self._unsent and not self._has_ended_stream:
+            self._has_ended_stream = True
             self._http.end_stream(self._stream)
         self._transport.write(self._http.data_to_send())
         if not self._unsent and self._on_sent:

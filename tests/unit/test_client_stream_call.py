@@ -190,6 +190,7 @@ async def test_a_small_window_holds_back_what_is_sent_and_loses_nothing(listenin
     call.send_no_more()
     await asyncio.wait_for(server.has_everything.wait(), 5)
     assert sent.is_set()
+    call.send_no_more()
     assert server.received == framed(*messages)
     call.close()
 
