@@ -14,6 +14,7 @@ from liftbridge.client.membership import Membership
 from liftbridge.client.positions import StartAt, StopAt
 from liftbridge.client.records import Message
 from liftbridge.client.subscription import GroupPlace, Subscription
+from liftbridge.client.turns import Turns
 from liftbridge.errors import InvalidRequest, LiftbridgeError, RequestError
 from liftbridge.protocol.generated import api_pb2 as api
 
@@ -76,6 +77,7 @@ class Consumer:
         self._checkpoint_interval_s = checkpoint_interval_s
         self._readers: dict[_Place, _Reader] = {}
         self._waiting: asyncio.Queue[tuple[_Reader, Message]] = asyncio.Queue(max_waiting)
+        self._turns = Turns()
         self._current: tuple[_Reader, Message] | None = None
         #: Something was processed of a partition without a cursor.
         self._has_first = asyncio.Event()
@@ -115,6 +117,8 @@ class Consumer:
         if not self._tasks:
             raise InvalidRequest("join first: async with client.consumer(...) as consumer")
         self._finish_current()
+        if self._turns.due:
+            await self._turns.give()
         while True:
             reader, message = await self._waiting.get()
             if not reader.ended.is_set():

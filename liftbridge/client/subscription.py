@@ -15,6 +15,7 @@ from liftbridge.client.failures import PartitionPaused
 from liftbridge.client.positions import StartAt, StopAt
 from liftbridge.client.records import Message, message_from_proto
 from liftbridge.client.stream_call import StreamCall
+from liftbridge.client.turns import Turns
 from liftbridge.errors import (
     FailedPrecondition,
     InternalError,
@@ -55,7 +56,8 @@ class Subscription:
     """An async iterator of :class:`Message`, in the order of offsets, each once: when a server dies or hands over, it goes
     on where it was with the next leader. Only what is committed is delivered. One task at a time may iterate; a wait
     for the next message may be cancelled, by ``asyncio.timeout`` for instance, and costs no message. While messages are
-    there, asking for the next one doesn't wait; what nobody asks for stays with the server, but for some 2 MiB.
+    there, asking for the next one doesn't wait, and every 50 ms others of the event loop have a turn; what nobody asks for
+    stays with the server, but for some 2 MiB.
 
     The iteration ends where the stop position says, at the end of a readonly partition, and, in a consumer group, when
     another member took the partition over. It raises NotFound when the stream is deleted, PartitionPaused when the
@@ -92,6 +94,7 @@ class Subscription:
         self._arrivals: asyncio.Queue[_Arrival] = asyncio.Queue()
         #: To be handed out.
         self._messages: deque[Message] = deque()
+        self._turns = Turns()
         #: Nothing follows what is to be handed out.
         self._ended = False
         #: The offset of the message that follows these or, in a compacted partition, one before it; None before the first.
@@ -121,6 +124,8 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Message:
+        if self._turns.due:
+            await self._turns.give()
         while not self._messages:
             if self._ended:
                 raise StopAsyncIteration

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from liftbridge.client import StartAt, StopAt, Subscription
+from liftbridge.client import StartAt, StopAt, Subscription, turns
 from liftbridge.client.brokers import Brokers
 from liftbridge.errors import InternalError, InvalidRequest, NotFound, RequestError, ResourceExhausted, Unavailable
 from liftbridge.protocol.generated import api_pb2 as api
@@ -78,13 +78,32 @@ async def offsets(subscription: Subscription, count: int) -> list[int]:
     return [(await anext(subscription)).offset for _ in range(count)]
 
 
-async def test_what_came_together_is_handed_out_without_waiting(broker: OneBroker) -> None:
+async def test_what_came_together_is_handed_out_without_waiting(
+    broker: OneBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_EVERY_S", 60)
     async with subscribe(broker) as subscription:
-        broker.calls[0].bring(messages(*range(100)))
-        for number in range(100):
+        broker.calls[0].bring(messages(*range(101)))
+        await anext(subscription)
+        for number in range(1, 101):
             with pytest.raises(StopIteration) as done:
                 anext(subscription).send(None)  # a coroutine that runs to its end at once
             assert done.value.value.offset == number
+
+
+async def test_a_loop_that_never_waits_leaves_turns_to_others(
+    broker: OneBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "_EVERY_S", 0)
+    async with subscribe(broker) as subscription:
+        broker.calls[0].bring(messages(*range(100)))
+        seen = 0
+        seen_by_other = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(lambda: seen_by_other.set_result(seen))
+        for _ in range(100):
+            await anext(subscription)
+            seen += 1
+        assert seen_by_other.result() < 2
 
 
 async def test_only_what_is_asked_for_is_acknowledged(broker: OneBroker) -> None:
