@@ -26,7 +26,17 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         from liftbridge.cli.completion import complete
 
         sys.exit(complete(os.environ[COMPLETING]))
-    sys.exit(run(sys.argv[1:] if argv is None else argv))
+    code = run(sys.argv[1:] if argv is None else argv)
+    _forget_what_cannot_be_written()
+    sys.exit(code)
+
+
+def _forget_what_cannot_be_written() -> None:
+    """The command has said so. Python would complain again when it ends, and exit with a code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_standard_streams() -> None:
@@ -60,8 +70,6 @@ def run(argv: Sequence[str]) -> int:
         if not _reader_is_gone():
             complain(error)
             return Exit.FAILED
-        # Python would complain, when it ends, that it can't write the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
 
 
@@ -88,7 +96,9 @@ def _run_server_command(arguments: list[str]) -> int:
     try:
         options = read_command_line(arguments)
         command: Callable[[argparse.Namespace], int] = options.command
-        return command(options)
+        code = command(options)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         raise
     except EXPECTED as error:

@@ -341,7 +341,7 @@ def test_what_the_terminal_has_no_characters_for_is_escaped(stream: str) -> None
 
 def test_a_full_disk_is_said_of_the_output() -> None:
     with open("/dev/full", "w") as full:
-        for command in (["stream", "list"], ["config", "show"]):
+        for command in (["stream", "list"], ["stream", "list", "--json"], ["config", "show"], ["plugins"]):
             done = subprocess.run([*_LIFTBRIDGE, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
             assert (done.returncode, done.stderr) == (1, "liftbridge: No space left on device\n")
 

@@ -1,7 +1,6 @@
 """The simulated cluster with compaction: each replica compacts its own log whenever it likes, so replicas are equal by what they
 must hold and not by their bytes."""
 
-from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -31,8 +30,6 @@ class CompactedHistory(History):
     def __init__(self) -> None:
         super().__init__()
         self.removed = 0
-        #: What is below may be gone everywhere: a replica that was away goes on where its leader's log begins.
-        self.retained_from: defaultdict[LogId, int] = defaultdict(int)
 
     def agrees(self, known: RecordBatch, batch: RecordBatch, offset: int) -> bool:
         """A record may be gone, but never another one."""
@@ -75,13 +72,6 @@ class CompactedWorld(World):
 
     def _weights(self) -> dict[Callable[[str], None], float]:
         return super()._weights() | {self.compact: 3}
-
-    def retain(self, server_id: str) -> None:
-        super().retain(server_id)
-        server = self.servers.get(server_id)
-        for log_id, local in server.replicas.items() if server is not None else ():
-            start_offset = max(self.history.retained_from[log_id], local.partition.log.start_offset)
-            self.history.retained_from[log_id] = start_offset
 
     def compact(self, server_id: str) -> None:
         server = self.servers.get(server_id)

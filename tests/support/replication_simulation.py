@@ -378,6 +378,12 @@ class History:
         self.committed_end: defaultdict[LogId, int] = defaultdict(int)
         self.written: dict[tuple[LogId, int, int], bytes] = {}
         self.acks = 0
+        #: What is below may be gone everywhere: a replica that was away goes on where its leader's log begins.
+        self.retained_from: defaultdict[LogId, int] = defaultdict(int)
+
+    def fills_a_gap(self, log_id: LogId, batch: RecordBatch) -> bool:
+        """Whether a batch stands where a leader's retention had removed what was committed."""
+        return not batch.record_count and batch.end_offset <= self.retained_from[log_id]
 
     def agrees(self, known: RecordBatch, batch: RecordBatch, offset: int) -> bool:
         """Whether a replica that holds ``batch`` holds at ``offset`` what was committed in ``known``."""
@@ -441,6 +447,8 @@ class History:
         for batch in batches_of(log):
             for offset in range(batch.base_offset, batch.end_offset):
                 if offset in committed and not self.agrees(committed[offset], batch, offset):
+                    if self.fills_a_gap(log_id, batch):
+                        continue
                     raise Violation(
                         f"{server_id} {log_id}: holds {batch} at {offset}, {committed[offset]} is committed"
                     )
@@ -657,9 +665,10 @@ class World:
 
     def retain(self, server_id: str) -> None:
         server = self.servers.get(server_id)
-        for local in server.replicas.values() if server is not None else ():
+        for log_id, local in server.replicas.items() if server is not None else ():
             limits = RetentionLimits(0, 4, 0, local.partition.high_watermark)
-            local.partition.log.apply_retention(limits, 0)
+            start_offset = local.partition.log.apply_retention(limits, 0)
+            self.history.retained_from[log_id] = max(self.history.retained_from[log_id], start_offset)
 
     # --- steps: what goes wrong ---------------------------------------------------------------------------------------
 

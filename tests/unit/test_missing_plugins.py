@@ -11,14 +11,14 @@ import pytest
 
 #: Each plugin of the distribution, how to choose it, and what the error names.
 PLUGINS = {
-    "storage_segments": ([], 'log storage is called "segments"'),
-    "storage_lmdb": ([], 'index storage is called "lmdb"'),
-    "raft_builtin": ([], 'consensus is called "raft_builtin"'),
-    "transport_nats": (["--nats-servers", "nats://127.0.0.1:1"], 'transport is called "nats"'),
-    "routing_subjects": ([], 'subject router is called "subjects"'),
-    "endpoint_grpc": (["--port", "0"], 'endpoint is called "grpc"'),
-    "storage_sqlite": (["--set", "storage.log=sqlite"], 'log storage is called "sqlite"'),
-    "memory": (["--set", "transport=memory"], 'transport is called "memory"'),
+    "storage_segments": ([], ['log storage is called "segments"']),
+    "storage_lmdb": ([], ['index storage is called "lmdb"', 'stable store is called "lmdb"']),
+    "raft_builtin": ([], ['consensus is called "raft_builtin"']),
+    "transport_nats": (["--nats-servers", "nats://127.0.0.1:1"], ['transport is called "nats"']),
+    "routing_subjects": ([], ['subject router is called "subjects"']),
+    "endpoint_grpc": (["--port", "0"], ['endpoint is called "grpc"']),
+    "storage_sqlite": (["--set", "storage.log=sqlite"], ['log storage is called "sqlite"']),
+    "memory": (["--set", "transport=memory"], ['transport is called "memory"']),
 }
 OPTIONAL = ("storage_sqlite", "memory")
 
@@ -53,10 +53,10 @@ def test_missing_plugin_is_named_with_the_remedy_and_nothing_is_begun(plugin: st
     arguments, named = PLUGINS[plugin]
     ran = serve(without(tmp_path, plugin), tmp_path, *arguments)
     assert ran.returncode == 2, ran.stderr
-    (line,) = ran.stderr.splitlines()
-    assert f"no {named}" in line
-    assert "pip install --force-reinstall liftbridge" in line
-    assert ("comes with Liftbridge, so this installation is damaged" in line) == (plugin not in OPTIONAL)
+    for line, name in zip(ran.stderr.splitlines(), named, strict=True):
+        assert f"no {name}" in line
+        assert "pip install --force-reinstall liftbridge" in line
+        assert ("comes with Liftbridge, so this installation is damaged" in line) == (plugin not in OPTIONAL)
     assert not (tmp_path / "data").exists()
 
 
