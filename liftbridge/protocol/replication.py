@@ -34,6 +34,8 @@ _SECTION = struct.Struct(">QIBQQQQI")
 PART_OVERHEAD_BYTES = _HEADER.size + _PART.size
 SECTION_OVERHEAD_BYTES = _SECTION.size
 ENTRY_BYTES = _ENTRY.size
+#: In the place of a next offset: the follower's disk takes nothing now. It asks again when it may.
+CANNOT_STORE = (1 << 64) - 1
 
 
 class MessageKind(IntEnum):
@@ -46,7 +48,8 @@ class MessageKind(IntEnum):
 
 class FetchEntry(NamedTuple):
     """Where a follower stands in one partition. ``last_epoch`` is the leader epoch of the record before ``next_offset``,
-    0 when the follower holds none that matters. ``leader_epoch`` 0 means that it no longer follows the partition here."""
+    0 when the follower holds none that matters. ``leader_epoch`` 0 means that it no longer follows the partition here,
+    ``next_offset`` CANNOT_STORE that nobody should wait for it."""
 
     log_id: LogId
     leader_epoch: int

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from liftbridge.errors import LiftbridgeError, ProtocolError
+from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
 from liftbridge.interfaces.log import LogId
 from liftbridge.partition.replication.following import FollowerReplication
 from liftbridge.partition.replication.replica import Replica
 from liftbridge.protocol.replication import (
+    CANNOT_STORE,
     ENTRY_BYTES,
     AnswerPart,
     Fetch,
@@ -22,6 +23,7 @@ from liftbridge.protocol.replication import (
 
 logger = logging.getLogger(__name__)
 
+_SAYS_NOTHING_OF_THE_DISK = (LogClosed, LogDeleted, OffsetOutOfRange)
 #: Room for a fetch's header and names.
 _FETCH_OVERHEAD_BYTES = 1024
 
@@ -49,6 +51,10 @@ class FollowedPartition:
     begin_anew: Callable[["FollowedPartition"], None] = lambda _followed: None
     syncing: bool = False
     sync_failed: bool = False
+    #: The disk refused the last records, and it is not yet time to try again.
+    cannot_store: bool = False
+    #: What went wrong last, until something goes right.
+    complaint: str = ""
 
 
 class ReplicaFetcher:
@@ -139,6 +145,8 @@ class ReplicaFetcher:
             followed = self._followed.get(log_id)
             if followed is None:
                 entries.append(FetchEntry(log_id, 0, 0, 0))
+            elif followed.cannot_store:
+                entries.append(FetchEntry(log_id, followed.replication.leader_epoch, CANNOT_STORE, 0))
             elif not followed.syncing:
                 one = followed.replication
                 entries.append(FetchEntry(log_id, one.leader_epoch, one.next_offset, one.last_epoch))
@@ -154,6 +162,7 @@ class ReplicaFetcher:
     def _retry(self, log_id: LogId) -> None:
         del self._resting[log_id]
         followed = self._followed[log_id]
+        followed.cannot_store = False
         if followed.sync_failed:
             followed.sync_failed = False
             self._sync(followed)
@@ -218,8 +227,14 @@ class ReplicaFetcher:
         try:
             if self._apply(followed, section):
                 self._report(followed)
+            followed.complaint = ""
         except (LiftbridgeError, ValueError) as error:  # ValueError: batches that don't continue each other
-            logger.error("%s: following failed, trying again: %s", followed.replica.key, error)
+            if isinstance(error, StorageError) and not isinstance(error, _SAYS_NOTHING_OF_THE_DISK):
+                followed.cannot_store = True
+                self._changed[section.log_id] = None
+            if str(error) != followed.complaint:
+                followed.complaint = str(error)
+                logger.error("%s: following failed, trying again: %s", followed.replica.key, error)
             self._resting[section.log_id] = now_ns + self._limits.retry_ns
 
     def _apply(self, followed: FollowedPartition, section: Section) -> bool:

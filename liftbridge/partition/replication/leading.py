@@ -114,6 +114,8 @@ class LeaderReplication:
         self._uncertain: frozenset[str] = frozenset()
         self._awaited: dict[str, int] = {}
         self._gave_up_ns: dict[str, int] = {}
+        #: Replicas whose disks took nothing when they were heard of last.
+        self._cannot_store: set[str] = set()
         self._counted: tuple[str, ...] = ()
         self.apply_isr(isr, partition_epoch)
 
@@ -132,6 +134,7 @@ class LeaderReplication:
 
     def fetched(self, contact: Contact, next_offset: int) -> bool:
         """A follower at a position that ``check`` found no fault with."""
+        self._cannot_store.discard(contact.replica)
         progress = self._progress.get(contact.replica)
         end_offset = self._replica.log.end_offset
         if progress is None or progress.contact is not contact:
@@ -142,6 +145,12 @@ class LeaderReplication:
                 self._wait_if_close(progress)
             progress.end_when_heard = end_offset
         return contact.replica in self._counted and self._advance()
+
+    def cannot_store(self, one: str) -> None:
+        """A replica says so itself: nobody need wait for it until the time for catching up is over."""
+        self._cannot_store.add(one)
+        self._progress.pop(one, None)
+        self._awaited.pop(one, None)
 
     def _wait_if_close(self, progress: _Progress) -> None:
         """A leader that commits alone is always a little ahead of a follower, so under load nobody would ever catch up
@@ -290,7 +299,7 @@ class LeaderReplication:
         )
 
     def _lags(self, one: str, now_ns: int) -> bool:
-        if self._is_down(one):
+        if self._is_down(one) or one in self._cannot_store:
             return True
         progress = self._progress.get(one)
         if progress is None:

@@ -15,6 +15,7 @@ from liftbridge.partition.replication.leading import Contact, Diverging, IsrChan
 from liftbridge.partition.replication.replica import Replica
 from liftbridge.partition.replication.sessions import LedPartition, Position, Session
 from liftbridge.protocol.replication import (
+    CANNOT_STORE,
     PART_OVERHEAD_BYTES,
     SECTION_OVERHEAD_BYTES,
     Fetch,
@@ -225,6 +226,10 @@ class FetchServer:
             self._tell(position, Section(log_id, SectionKind.NOT_LEADER, replication.leader_epoch))
             return False
         led.followers.pop(contact.replica, None)
+        if next_offset == CANNOT_STORE:
+            replication.cannot_store(contact.replica)
+            self._watched.add(log_id)
+            return False
         fault = replication.check(contact.replica, next_offset, last_epoch)
         if fault is not None:
             self._tell(position, _fault_section(led, fault))

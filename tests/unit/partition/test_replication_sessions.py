@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from liftbridge.errors import DiskFull
 from liftbridge.interfaces.log import LogId, LogSettings, RetentionLimits
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.partition.partition import Partition, PartitionKey
@@ -288,6 +289,33 @@ def test_records_count_only_once_they_are_synced_where_the_stream_asks_for_it(pa
     pair.fetcher.synced(pair.syncs.pop())
     pair.talk()
     assert leading.high_watermark == 1
+
+
+def test_a_follower_whose_disk_is_full_says_so_and_is_not_waited_for_until_it_takes_records_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leading, following = pair.lead(), pair.follow()
+    pair.talk()
+    led = pair.led[LogId(1, 0)]
+
+    def refuse(*_batches: object, **_options: object) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(following.log, "append", refuse)
+    pair.append(make_batch(0, 3, leader_epoch=EPOCH))
+    pair.talk()
+    ((_, change),) = pair.serving.wanted_changes(pair.now_ns)
+    assert change.isr == ("a",)
+    pair.serving.isr_changed(led, change.isr, 2)
+    assert leading.high_watermark == 3
+    pair.pass_time(600)
+    assert following.log.end_offset == 0
+    assert pair.serving.wanted_changes(pair.now_ns) == [], "it is no nearer than before"
+    monkeypatch.undo()
+    pair.pass_time(600)
+    assert following.log.end_offset == 3
+    ((_, change),) = pair.serving.wanted_changes(pair.now_ns)
+    assert change.isr == ("a", "b")
 
 
 def test_a_lost_answer_costs_a_time_out_and_nothing_else(pair: Pair) -> None:
