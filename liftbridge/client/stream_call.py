@@ -158,6 +158,7 @@ class StreamCall(asyncio.Protocol):
             return
         _notice_dead_hosts(transport.get_extra_info("socket"))
         self._http.initiate_connection()
+        self._http.max_inbound_frame_size = _FRAME  # h2 would learn it with the read after the one that allows it
         self._http.update_settings(
             {
                 SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW,

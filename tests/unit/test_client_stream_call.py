@@ -181,6 +181,20 @@ async def test_responses_come_whole_however_they_arrive(listening: Callable, pie
     call.close()
 
 
+async def test_a_large_frame_may_come_together_with_the_word_that_it_may(listening: Callable) -> None:
+    """The server's answer to our settings, and what they allow, in one read."""
+    large = b"x" * 50_000
+
+    def answer(http: H2Connection, stream: int) -> None:
+        http.send_headers(stream, HEADERS)
+        http.send_data(stream, framed(large))
+
+    call, heard = await connected(await listening(Server(answer)))
+    await heard.until(lambda: bool(heard.responses) or heard.ended)
+    assert heard.responses == [large]
+    call.close()
+
+
 async def test_a_small_window_holds_back_what_is_sent_and_loses_nothing(listening: Callable) -> None:
     server = Server(lambda http, stream: http.send_headers(stream, HEADERS), window=10)
     call, _ = await connected(await listening(server))
