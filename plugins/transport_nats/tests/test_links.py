@@ -315,6 +315,8 @@ class Played:
     def __init__(self) -> None:
         self.token = b"t" * TOKEN_BYTES
         self.greeted: list[tuple[asyncio.StreamReader, bytes]] = []
+        #: Who forgets a writer closes its connection, since Python 3.13.
+        self.writers: list[asyncio.StreamWriter] = []
         self.arrived: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
 
     async def start(self) -> None:
@@ -326,6 +328,7 @@ class Played:
 
     async def accept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.wait_for(self.arrived.get(), _TIMEOUT_S)
+        self.writers.append(writer)
         hello = await asyncio.wait_for(reader.readexactly(HELLO_BYTES), _TIMEOUT_S)
         assert hello.startswith(MAGIC)
         self.greeted.append((reader, hello.removeprefix(MAGIC)))
