@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 from nats_process import NatsProcess
+from nats_transports import nats_transport
 
 from liftbridge.errors import PayloadTooLarge, TransportClosed
 from liftbridge.interfaces.transport import Delivery
@@ -25,7 +26,6 @@ from liftbridge_transport_nats.frames import (
     encode_announcement,
 )
 from liftbridge_transport_nats.links import DirectLinks
-from liftbridge_transport_nats.plugin import liftbridge_add_settings
 from liftbridge_transport_nats.transport import NatsTransport
 
 #: There is no other way yet that all supported versions of pytest-asyncio have.
@@ -54,11 +54,7 @@ async def make(server: NatsProcess) -> AsyncIterator[Make]:
     made: list[NatsTransport] = []
 
     def create(server_id: str, **changes: Any) -> NatsTransport:
-        settings = {setting.name: setting.default for setting in liftbridge_add_settings()}
-        settings["transport.nats.servers"] = (server.url,)
-        settings["transport.nats.reconnect.wait"] = 0.02
-        settings |= {f"transport.nats.{name.replace('_', '.')}": value for name, value in changes.items()}
-        transport = NatsTransport(settings, namespace="test", server_id=server_id)
+        transport = nats_transport(server.url, server_id, **changes)
         made.append(transport)
         return transport
 

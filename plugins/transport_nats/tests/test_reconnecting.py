@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from nats_process import NatsProcess, TcpProxy, write_config
+from nats_transports import nats_transport
 
 from liftbridge.errors import NoResponders, PayloadTooLarge, TransportClosed, TransportError
 from liftbridge.testing.transport_suite import Collector
-from liftbridge_transport_nats.plugin import liftbridge_add_settings
 from liftbridge_transport_nats.transport import NatsTransport
 
 Make = Callable[..., NatsTransport]
@@ -31,11 +31,7 @@ async def make() -> AsyncIterator[Make]:
     made: list[NatsTransport] = []
 
     def create(url: str, server_id: str = "a", **changes: Any) -> NatsTransport:
-        settings = {setting.name: setting.default for setting in liftbridge_add_settings()}
-        settings["transport.nats.servers"] = (url,)
-        settings["transport.nats.reconnect.wait"] = 0.02
-        settings |= {f"transport.nats.{name.replace('_', '.')}": value for name, value in changes.items()}
-        transport = NatsTransport(settings, namespace="test", server_id=server_id)
+        transport = nats_transport(url, server_id, **changes)
         made.append(transport)
         return transport
 
