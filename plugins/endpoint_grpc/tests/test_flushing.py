@@ -182,6 +182,15 @@ async def test_acks_of_pings_and_settings_wait_for_an_answer_to_travel_with(brok
     assert {PingAckReceived, SettingsAcknowledged} < {type(event) for event in events}
 
 
+async def test_a_ping_is_acknowledged_behind_the_data_of_the_same_write(broker: ScriptedBroker) -> None:
+    client = await subscriber(broker)
+    client.h2.ping(b"12345678")
+    client.h2.increment_flow_control_window(_STEP, stream_id=1)
+    client.send()
+    events = await client.until(PingAckReceived)
+    assert [type(event) for event in events] == [DataReceived, PingAckReceived]
+
+
 async def test_they_do_not_wait_for_ever(broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_server, "_ANSWER_WAIT_S", 0.002)
     client = Client(broker)

@@ -128,6 +128,7 @@ class Http2Connection:
         self._goaway_stream_id: int | None = None
         self._block: tuple[int, int, bytearray, int] | None = None
         self._output: list[bytes | memoryview] = []
+        self._ping_acks: list[bytes] = []
         self._has_answers = False
         self._events: list[Event] = []
         self._send_window = DEFAULT_WINDOW
@@ -464,7 +465,7 @@ class Http2Connection:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong size")
         self._count_idle_frame()
         if not flags & ACK:
-            self._output.append(frame(FrameType.PING, ACK, 0, payload))
+            self._ping_acks.append(frame(FrameType.PING, ACK, 0, payload))
 
     def _receive_goaway(self, stream_id: int, payload: bytes) -> None:
         if stream_id != 0:
@@ -519,7 +520,7 @@ class Http2Connection:
     @property
     def has_output(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._output)
+        return bool(self._output or self._ping_acks)
 
     @property
     def has_answers(self) -> bool:
@@ -527,8 +528,10 @@ class Http2Connection:
         return self._has_answers
 
     def take_output(self) -> bytes:
-        """What has to be written to the socket now."""
-        output, self._output = self._output, []
+        """What has to be written to the socket now. Acknowledged pings are last: a client that measures by them how much
+        can be on its way (grpc's estimate of bandwidth and delay) counts the data before them, and opens its window."""
+        output = self._output + self._ping_acks
+        self._output, self._ping_acks = [], []
         self._has_answers = False
         return b"".join(output)
 
