@@ -1,9 +1,11 @@
 """Runs a server in this process until a signal ends it."""
 
 import asyncio
+import inspect
 import logging
 import signal
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -11,8 +13,12 @@ import uvloop
 from liftbridge.config import Settings
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.server import Server
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
+
+#: Longer than endpoints give calls to end, and the transport its connections.
+_STOP_PATIENCE_S = 12.0
 
 
 def run(settings: Settings, plugins: PluginManager) -> int:
@@ -38,9 +44,28 @@ async def _run(settings: Settings, plugins: PluginManager) -> int:
             logger.info("Shutting down...")
             await _finished_before(server.drain(), hurry, server.failed)
     finally:
+        overdue = asyncio.get_running_loop().call_later(_STOP_PATIENCE_S, _tell_what_is_left)
         await server.stop()
+        overdue.cancel()
     logger.info("Stopped")
     return 0
+
+
+def _tell_what_is_left() -> None:
+    """For whoever reports it: stopping has no reason to take so long."""
+    left = "\n".join(" < ".join(reversed(_places(task.get_coro()))) for task in asyncio.all_tasks())
+    logger.error("Still stopping after %.3g s. What is left:\n%s", _STOP_PATIENCE_S, left)
+
+
+def _places(work: Any) -> list[str]:
+    """Where a suspended coroutine stands, the outermost call first."""
+    places = []
+    while inspect.iscoroutine(work):
+        frame = work.cr_frame
+        if frame is not None:
+            places.append(f"{work.__qualname__} ({Path(frame.f_code.co_filename).name}:{frame.f_lineno})")
+        work = work.cr_await
+    return places
 
 
 async def _finished_before(work: Coroutine[Any, Any, Any], *ends: "asyncio.Event | asyncio.Future[None]") -> bool:
@@ -55,7 +80,4 @@ async def _finished_before(work: Coroutine[Any, Any, Any], *ends: "asyncio.Event
                 one.result()
         return working.done()
     finally:
-        mine = [one for one in (working, *ending) if isinstance(one, asyncio.Task)]
-        for task in mine:
-            task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
+        await end_tasks(one for one in (working, *ending) if isinstance(one, asyncio.Task))

@@ -28,6 +28,7 @@ from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.stream_settings import describe_duration, describe_retention
+from liftbridge.tasks import end_tasks
 from liftbridge.version import version
 from liftbridge.wiring import Parts, Services, Setup, make_endpoints, make_node, make_parts, make_services
 
@@ -186,13 +187,7 @@ class Server:
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         task.add_done_callback(_log_crash)
-
-        async def end() -> None:
-            while not task.done():  # a library's wait_for can lose a cancellation
-                task.cancel()
-                await asyncio.wait((task,), timeout=_RETRY_S)
-
-        self._exit.push_async_callback(end)
+        self._exit.push_async_callback(end_tasks, (task,))
 
     def _leader_changed(self, status: ConsensusStatus) -> None:
         led, self._led_metadata = self._led_metadata, status.is_leader

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription, Transport
 from liftbridge.patience import subscribe_patiently
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +41,7 @@ class Answering:
             await subscription.unsubscribe()
         if self._running:
             await asyncio.wait(self._running, timeout=_GRACE_S)
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await end_tasks(self._running)
 
     def _take(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:

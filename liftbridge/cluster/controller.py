@@ -32,6 +32,7 @@ from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
 from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.generated import internal_pb2 as internal
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -100,14 +101,13 @@ class ClusterController:
             try:
                 await asyncio.wait((term, lost), return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (term, lost):
-                    task.cancel()
-                results = await asyncio.gather(term, lost, return_exceptions=True)
-            if isinstance(results[0], LiftbridgeError):
-                logger.warning("The controller begins again: %s", results[0])
+                await end_tasks((term, lost))
+            problem = None if term.cancelled() else term.exception()
+            if isinstance(problem, LiftbridgeError):
+                logger.warning("The controller begins again: %s", problem)
                 await asyncio.sleep(_RETRY_S)
-            elif isinstance(results[0], Exception):
-                logger.error("The controller failed and begins again", exc_info=results[0])
+            elif problem is not None:
+                logger.error("The controller failed and begins again", exc_info=problem)
                 await asyncio.sleep(_RETRY_S)
 
     async def _lead(self) -> None:

@@ -36,6 +36,7 @@ from liftbridge.metadata.internal_streams import InternalStream, InternalStreams
 from liftbridge.metadata.model import ServerStatus
 from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,6 @@ _REMIND_S = 5.0
 #: What one step of draining may take before it is taken for hopeless.
 _STEP_S = 2.0
 _GOODBYE_S = 1.0
-_CANCEL_S = 0.5
 _ID_CHARACTERS = string.digits + string.ascii_letters
 
 
@@ -305,9 +305,8 @@ class ClusterNode:
 
     async def _end(self, name: str) -> None:
         task = self._tasks.pop(name, None)
-        while task is not None and not task.done():  # a library's wait_for can lose a cancellation
-            task.cancel()
-            await asyncio.wait((task,), timeout=_CANCEL_S)
+        if task is not None:
+            await end_tasks((task,))
 
 
 def _log_crash(task: "asyncio.Task[None]") -> None:

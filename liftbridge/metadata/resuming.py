@@ -8,6 +8,7 @@ from typing import Protocol
 from liftbridge.errors import LiftbridgeError, NotFound
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.partition import PartitionKey
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,4 @@ class Resumer:
 
     async def stop(self) -> None:
         """Gives up. Idempotent."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks.values())

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import time
@@ -44,6 +45,15 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ClusterP
     cluster.form(*SERVERS)
     yield cluster
     cluster.kill()
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage_collection() -> Iterator[None]:
+    """What is remembered of millions of messages takes seconds to go through, and the cables, which are a thread of this
+    process, would carry nothing meanwhile."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.timeout(SOAK_S * 3 + 300)

@@ -67,7 +67,8 @@ class BrokerProcess:
         if not self._nats_url:
             self.nats_url = f"nats://127.0.0.1:{free_port()}"
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(self.command(), stderr=log, stdout=log)
+            environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+            self._process = subprocess.Popen(self.command(), stderr=log, stdout=log, env=environment)
 
     def command(self) -> list[str]:
         """What starts it, on the same data as before."""
@@ -123,7 +124,9 @@ class BrokerProcess:
         try:
             return process.wait(20)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the broker doesn't end: {self.log()[-3000:]}") from None
+            process.send_signal(signal.SIGABRT)  # it says where it stands, and ends
+            process.wait(20)
+            raise AssertionError(f"the broker doesn't end: {self.log()[-6000:]}") from None
 
     def resident_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])

@@ -17,6 +17,7 @@ from liftbridge.partition.replication.serving import FetchServer, ServingLimits
 from liftbridge.partition.replication.sessions import LedPartition
 from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.replication import Fetch, decode_message
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +98,7 @@ class ReplicationExchange:
 
     async def stop(self) -> None:
         """Serves and fetches nothing more. Idempotent."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         if self._timer is not None:
             self._timer.cancel()
         subscriptions, self._subscriptions = self._subscriptions, []

@@ -113,7 +113,8 @@ class _BulkReads(TcpTransport):
         connecting = loop.create_connection(
             lambda: asyncio.StreamReaderProtocol(reader), str(uri.hostname), int(uri.port or 0)
         )
-        transport, protocol = await asyncio.wait_for(connecting, connect_timeout)
+        async with asyncio.timeout(connect_timeout):
+            transport, protocol = await connecting
         self._bare_io_reader = self._io_reader = reader
         self._bare_io_writer = self._io_writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 

@@ -47,7 +47,8 @@ class EmbeddedServer:
     async def start(self) -> str:
         """Returns the URL for clients once it listens. Raises TransportError with nats-server's own reason."""
         try:
-            host, port = await asyncio.wait_for(self._launch(), _START_TIMEOUT_S)
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                host, port = await self._launch()
         except TimeoutError:
             await self.stop()
             raise TransportError(f"unable to start embedded NATS server: not ready in {_START_TIMEOUT_S} s") from None

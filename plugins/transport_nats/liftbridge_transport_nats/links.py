@@ -19,6 +19,7 @@ from typing import cast
 
 from liftbridge.errors import ProtocolError, TransportClosed, TransportError
 from liftbridge.interfaces.transport import Delivery, DeliverySink
+from liftbridge.tasks import end_tasks
 from liftbridge_transport_nats.frames import (
     HELLO_BYTES,
     MAGIC,
@@ -88,10 +89,7 @@ class DirectLinks:
         server, self._server = self._server, None
         if server is not None:
             server.close()
-        tasks, self._tasks = self._tasks, set()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         peers, self._peers = self._peers, {}
         self._ways.clear()
         await asyncio.gather(*(peer.link.finish() for peer in peers.values() if peer.link is not None))

@@ -16,6 +16,7 @@ import nats.errors
 from liftbridge.errors import ConfigError, NoResponders, PayloadTooLarge, RequestTimeout, TransportClosed
 from liftbridge.interfaces.transport import DeliverySink, Subscription, Transport
 from liftbridge.patience import subscribe_patiently
+from liftbridge.tasks import cancellable
 from liftbridge_transport_nats.bulk import BulkConnection
 from liftbridge_transport_nats.connection import Connection
 from liftbridge_transport_nats.credentials import connect_options
@@ -92,10 +93,7 @@ class NatsTransport(Transport):
         await self._links.stop()
         for connection in (data, main):
             if connection is not None:
-                try:
-                    await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_S)
-                except (TimeoutError, OSError) as error:
-                    logger.error('Connection "%s" ended uncleanly: %s', connection.name, error or "NATS takes nothing")
+                await _close(connection)
         if self._embedded is not None:
             await self._embedded.stop()
 
@@ -177,7 +175,7 @@ class NatsTransport(Transport):
         if not connection.connected:  # nats-py would keep what it remembers of a request that its buffer can't take
             raise TransportClosed(f"request on {subject}: NATS is away")
         try:
-            message = await connection.client.request(subject, payload, timeout=timeout_s)
+            message = await cancellable(connection.client.request(subject, payload, timeout=timeout_s))
         except nats.errors.NoRespondersError as error:
             raise NoResponders(f"nobody listens on {subject}") from error
         except nats.errors.TimeoutError as error:
@@ -213,6 +211,16 @@ class _DirectSubscription:
         if number is not None:
             self._links.remove(number)
         await self._over_nats.unsubscribe()
+
+
+async def _close(connection: Connection) -> None:
+    """Takes no longer than the time-out, even if nats-py goes on when it is cancelled."""
+    closing = asyncio.ensure_future(connection.close())
+    closed, _ = await asyncio.wait((closing,), timeout=_CLOSE_TIMEOUT_S)
+    problem = closing.exception() if closed else "NATS takes nothing"
+    closing.cancel()
+    if problem is not None:
+        logger.error('Connection "%s" ended uncleanly: %s', connection.name, problem)
 
 
 def _check_size(size: int, max_payload_bytes: int) -> None:

@@ -1,6 +1,7 @@
 """What happens when NATS goes away, comes back, is slow, says no, or says nonsense: on a real nats-server."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 from nats_process import NatsProcess, TcpProxy, write_config
 from nats_transports import nats_transport
 
 from liftbridge.errors import NoResponders, PayloadTooLarge, TransportClosed, TransportError
 from liftbridge.testing.transport_suite import Collector
+from liftbridge_transport_nats import transport as transport_module
 from liftbridge_transport_nats.transport import NatsTransport
 
 Make = Callable[..., NatsTransport]
@@ -304,3 +307,49 @@ async def test_what_listens_there_but_is_no_nats_gives_no_answer(make: Make, mon
             TransportError, match=rf"failed to connect to NATS at {url}: no answer\. Is it running there"
         ):
             await make(url).start()
+
+
+async def test_a_request_is_cancelled_even_when_its_reply_comes_at_the_same_time(
+    server: NatsProcess, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py waits with ``wait_for``, which loses the cancellation in Python 3.11."""
+    transport = make(server.url)
+    await transport.start()
+    assert transport._main is not None
+    reply = asyncio.get_running_loop().create_future()
+
+    async def request(subject: str, payload: bytes, *, timeout: float) -> object:
+        del subject, payload
+        return await asyncio.wait_for(reply, timeout)
+
+    monkeypatch.setattr(transport._main.client, "request", request)
+    asking = asyncio.create_task(transport.request("service", b"", timeout_s=10))
+    await asyncio.sleep(0)
+    reply.set_result(Msg(transport._main.client, data=b"reply"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_stopping_ends_though_nats_py_does_not_close(
+    server: NatsProcess, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(transport_module, "_CLOSE_TIMEOUT_S", 0.05)
+    transport = make(server.url)
+    await transport.start()
+    assert transport._main is not None
+    client, done = transport._main.client, asyncio.Event()
+    close = client.close
+
+    async def deaf_close() -> None:
+        while not done.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await done.wait()
+
+    monkeypatch.setattr(client, "close", deaf_close)
+    async with asyncio.timeout(10):
+        await transport.stop()
+    done.set()
+    await close()
+    assert "NATS takes nothing" in caplog.text
