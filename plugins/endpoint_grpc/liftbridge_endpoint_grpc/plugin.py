@@ -76,7 +76,7 @@ def liftbridge_endpoint() -> Provider:
 
 
 def _create(context: EndpointContext) -> Endpoint:
-    from liftbridge_endpoint_grpc.http2.connection import ConnectionLimits
+    from liftbridge_endpoint_grpc.http2.limits import ConnectionLimits
     from liftbridge_endpoint_grpc.server import GrpcEndpoint, ServerSettings
 
     settings = context.settings

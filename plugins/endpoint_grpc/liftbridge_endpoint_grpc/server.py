@@ -18,7 +18,7 @@ from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge_endpoint_grpc.calls import Call, PublishCall, SinglePublishCall, SubscribeCall, UnaryCall, outcome_of
 from liftbridge_endpoint_grpc.framing import MessageReader
 from liftbridge_endpoint_grpc.health import Health, HealthCall
-from liftbridge_endpoint_grpc.http2.connection import ConnectionLimits, Http2Connection
+from liftbridge_endpoint_grpc.http2.connection import Http2Connection
 from liftbridge_endpoint_grpc.http2.events import (
     ConnectionEnded,
     DataReceived,
@@ -28,6 +28,7 @@ from liftbridge_endpoint_grpc.http2.events import (
     StreamReset,
 )
 from liftbridge_endpoint_grpc.http2.headers import encode_headers
+from liftbridge_endpoint_grpc.http2.limits import ConnectionLimits
 from liftbridge_endpoint_grpc.status import CallHeaders, parse_call, trailers_only
 
 logger = logging.getLogger(__name__)
@@ -145,29 +146,30 @@ class GrpcEndpoint(Endpoint):
 class _Stream:
     """The sending half of one stream, as calls see it."""
 
-    __slots__ = ("_connection", "_stream_id")
+    __slots__ = ("_connection", "_output", "_stream_id")
 
     def __init__(self, connection: "_Connection", stream_id: int) -> None:
         self._connection = connection
+        self._output = connection.http2.output
         self._stream_id = stream_id
 
     def send_headers(self, block: bytes, *, end_stream: bool = False) -> None:
-        self._connection.http2.send_headers(self._stream_id, block, end_stream=end_stream)
+        self._output.send_headers(self._stream_id, block, end_stream=end_stream)
         self._connection.flush_unless_reading()
         if end_stream:
             self._connection.forget(self._stream_id)
 
     def send_data(self, data: bytes) -> None:
-        self._connection.http2.send_data(self._stream_id, data)
+        self._output.send_data(self._stream_id, data)
         self._connection.flush_unless_reading()
 
     def send_response(self, headers: bytes, data: bytes, trailers: bytes) -> None:
-        self._connection.http2.send_response(self._stream_id, headers, data, trailers)
+        self._output.send_response(self._stream_id, headers, data, trailers)
         self._connection.flush_unless_reading()
         self._connection.forget(self._stream_id)
 
     def waiting_bytes(self) -> int:
-        return self._connection.http2.waiting_bytes(self._stream_id) + self._connection.unsent_bytes()
+        return self._output.waiting_bytes(self._stream_id) + self._connection.unsent_bytes()
 
     def give_credit(self, flow_bytes: int) -> None:
         self._connection.http2.give_credit(self._stream_id, flow_bytes)
@@ -220,9 +222,9 @@ class _Connection(asyncio.Protocol):
         if self._preface_timer is not None and self.http2.ready:
             self._preface_timer.cancel()
             self._preface_timer = None
-        if self.http2.has_answers:
+        if self.http2.output.has_answers:
             self._flush_this_turn()
-        elif self.http2.has_output:
+        elif self.http2.output:
             self._flush_with_answers()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -319,9 +321,9 @@ class _Connection(asyncio.Protocol):
     def _end_request(self, stream_id: int) -> None:
         if stream_id in self._rejected:
             block, body = self._rejected.pop(stream_id)
-            self.http2.send_headers(stream_id, block, end_stream=not body)
+            self.http2.output.send_headers(stream_id, block, end_stream=not body)
             if body:
-                self.http2.send_data(stream_id, body, end_stream=True)
+                self.http2.output.send_data(stream_id, body, end_stream=True)
         elif stream_id in self._calls:
             self._calls[stream_id].on_end()
 
@@ -361,7 +363,7 @@ class _Connection(asyncio.Protocol):
         """Writes what is queued."""
         if self._transport is None or self._transport.is_closing():
             return
-        output = self.http2.take_output()
+        output = self.http2.output.take()
         if output:
             self._transport.write(output)
 

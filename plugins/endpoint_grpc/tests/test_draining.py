@@ -13,7 +13,7 @@ from h2.events import ConnectionTerminated, Event, PingAckReceived, StreamEnded,
 from liftbridge.clock import SystemClock
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.testing.scripted_broker import ScriptedBroker, frame
-from liftbridge_endpoint_grpc.http2.connection import ConnectionLimits
+from liftbridge_endpoint_grpc.http2.limits import ConnectionLimits
 from liftbridge_endpoint_grpc.server import GrpcEndpoint, ServerSettings
 
 Connectivity = grpc.ChannelConnectivity

@@ -50,7 +50,7 @@ def test_mutated_traffic_ends_the_connection_or_is_read_and_never_raises(noise: 
     sent[place % len(sent)] = value
     connection = Http2Connection()
     connection.receive(bytes(sent) + noise)
-    connection.take_output()
+    connection.output.take()
     Http2Connection().receive(noise)
 
 
@@ -108,7 +108,7 @@ def test_updates_of_windows_are_no_flood_when_there_was_data_for_each() -> None:
     connection = Http2Connection()
     connection.receive(conversation([b"x"])[: -len(b"\0\0\0\0\1\0\0\0\1")])
     for _ in range(3000):
-        connection.send_data(1, b"answer")
+        connection.output.send_data(1, b"answer")
     assert connection.receive(window_updates(6000)) == []
     assert not connection.closed
 

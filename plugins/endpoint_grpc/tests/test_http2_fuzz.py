@@ -93,7 +93,7 @@ _FRAMES = st.one_of(
     st.just(FRAME_HEADER.pack(3 << 8 | 0x20, 0, 0) + b"new"),
 )
 #: What the owner of the connection does in between, with a stream and a size.
-_OWNER = st.tuples(st.sampled_from(("answer", "send", "credit", "reset")), _STREAMS, _SMALL)
+_OWNER = st.tuples(st.sampled_from(("answer", "send", "credit")), _STREAMS, _SMALL)
 _REQUESTS = st.builds(_headers, _STREAMS, _END, st.just(False), st.booleans())
 #: Mostly with all streams open from the start, because most frames on others end the connection.
 _OPENING = st.sampled_from(([], [1], [1, 3, 5, 7, 9], [1, 3, 5, 7, 9], [1, 3, 5, 7, 9]))
@@ -162,13 +162,11 @@ def own(connection: Http2Connection, step: tuple[str, int, int]) -> None:
     """What an owner may do to any stream at any time, gone ones included."""
     what, stream_id, size = step
     if what == "answer":
-        connection.send_response(stream_id, block([(":status", "200")]), b"a" * size, block(_TRAILER))
-    elif what == "send" and connection.waiting_bytes(stream_id) == 0:
-        connection.send_data(stream_id, b"s" * size)
+        connection.output.send_response(stream_id, block([(":status", "200")]), b"a" * size, block(_TRAILER))
+    elif what == "send" and connection.output.waiting_bytes(stream_id) == 0:
+        connection.output.send_data(stream_id, b"s" * size)
     elif what == "credit":
         connection.give_credit(stream_id, size)
-    elif what == "reset":
-        connection.reset(stream_id, ErrorCode.CANCEL)
 
 
 @settings(deadline=None, max_examples=300)
@@ -176,13 +174,11 @@ def own(connection: Http2Connection, step: tuple[str, int, int]) -> None:
 def test_any_order_of_frames_gives_the_documented_events_and_bounded_output(steps: list[Any]) -> None:
     connection = Http2Connection()
     connection.receive(PREFACE + frame(FrameType.SETTINGS, 0, 0))
-    connection.take_output()
+    connection.output.take()
     model, allowed, sent_data_bytes = Model(), DEFAULT_WINDOW, 0
     for step in steps:
         if isinstance(step, tuple):
             own(connection, step)
-            if step[0] == "reset":
-                model.gone |= {step[1]} & model.requested
             limit_bytes = 1 << 30
         else:
             for event in connection.receive(step):
@@ -191,7 +187,7 @@ def test_any_order_of_frames_gives_the_documented_events_and_bounded_output(step
             if kind == FrameType.WINDOW_UPDATE and stream_id == 0:
                 allowed += int.from_bytes(payload, "big")
             limit_bytes = _ANSWER_BYTES + _GOAWAY_BYTES
-        output = frames_of(connection.take_output())
+        output = frames_of(connection.output.take())
         sent = sum(len(payload) for kind, _, _, payload in output if kind == FrameType.DATA)
         sent_data_bytes += sent
         other = sum(FRAME_HEADER_BYTES + len(payload) for kind, _, _, payload in output if kind != FrameType.DATA)
@@ -202,6 +198,6 @@ def test_any_order_of_frames_gives_the_documented_events_and_bounded_output(step
         if model.is_ended:
             assert output[-1][0] == FrameType.GOAWAY
             assert connection.receive(step if isinstance(step, bytes) else b"") == []
-            assert connection.take_output() == b""
+            assert connection.output.take() == b""
             return
-        assert connection.open_streams <= len(model.requested)
+        assert len(connection.streams.open) <= len(model.requested)

@@ -11,7 +11,8 @@ FRAME_HEADER_BYTES = 9
 MAX_FRAME_BYTES = 16_384
 MAX_WINDOW = (1 << 31) - 1
 DEFAULT_WINDOW = 65_535
-STREAM_ID_MASK = 0x7FFF_FFFF
+#: The highest bit of a stream ID is reserved.
+MAX_STREAM_ID = 0x7FFF_FFFF
 
 
 class FrameType(IntEnum):
@@ -91,10 +92,8 @@ def data_frames(stream_id: int, data: memoryview, max_frame_bytes: int, *, end: 
     return pieces
 
 
-def unpad(payload: bytes, flags: int) -> bytes:
-    """The payload without its padding."""
-    if not flags & PADDED:
-        return payload
+def unpad(payload: bytes) -> bytes:
+    """A PADDED frame's payload without its padding."""
     if not payload or payload[0] >= len(payload):
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "padding is longer than its frame")
     return payload[1 : len(payload) - payload[0]]

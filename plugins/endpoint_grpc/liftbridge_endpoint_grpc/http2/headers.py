@@ -25,6 +25,7 @@ _TABLE_SIZE, _TABLE_SIZE_BITS = 0x20, 0x1F
 _LITERAL_BITS = 0x0F
 _HUFFMAN, _LENGTH_BITS = 0x80, 0x7F
 _MAX_INTEGER_BITS = 28
+_MAX_LENGTH_DIGITS = 18
 #: Names that every call brings and nothing is wrong with.
 _COMMON_NAMES = frozenset(
     (b"content-type", b"user-agent", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"accept-encoding")
@@ -137,6 +138,16 @@ def request_problem(headers: list[Header]) -> str | None:
     for name in _REQUIRED_PSEUDO:
         if not pseudo.get(name):
             return f"pseudo-header {name!r} is missing"
+    return None
+
+
+def content_length(headers: list[Header]) -> int | None:
+    """How many bytes of data a request says it has. Raises ValueError if that is no number."""
+    for name, value in headers:
+        if name == b"content-length":
+            if not value.isdigit() or len(value) > _MAX_LENGTH_DIGITS:
+                raise ValueError("content-length is no number")
+            return int(value)
     return None
 
 
