@@ -25,7 +25,6 @@ from liftbridge.plugin_manager import PluginManager
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.record_batch import RECORD_PREFIX
 from liftbridge.server import Server
-from liftbridge_endpoint_grpc.server import _Connection
 
 VALUE_BYTES = 256
 MESSAGES = 20_000
@@ -67,8 +66,8 @@ class Client:
 
     def __init__(self, endpoint: Any, method: str) -> None:
         self.transport = FakeTransport()
-        self.connection = _Connection(endpoint)
-        self.connection.connection_made(self.transport)  # type: ignore[arg-type]
+        self.connection = endpoint.new_connection()
+        self.connection.connection_made(self.transport)
         self._method = method
         self._h2 = H2Connection(H2Configuration(header_encoding="utf-8"))
         self._h2.initiate_connection()

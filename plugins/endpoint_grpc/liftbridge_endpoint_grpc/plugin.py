@@ -77,7 +77,8 @@ def liftbridge_endpoint() -> Provider:
 
 def _create(context: EndpointContext) -> Endpoint:
     from liftbridge_endpoint_grpc.http2.limits import ConnectionLimits
-    from liftbridge_endpoint_grpc.server import GrpcEndpoint, ServerSettings
+    from liftbridge_endpoint_grpc.server import GrpcEndpoint
+    from liftbridge_endpoint_grpc.server_settings import ServerSettings
 
     settings = context.settings
     host, port = bind_address(

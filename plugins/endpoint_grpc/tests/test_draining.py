@@ -14,7 +14,8 @@ from liftbridge.clock import SystemClock
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.testing.scripted_broker import ScriptedBroker, frame
 from liftbridge_endpoint_grpc.http2.limits import ConnectionLimits
-from liftbridge_endpoint_grpc.server import GrpcEndpoint, ServerSettings
+from liftbridge_endpoint_grpc.server import GrpcEndpoint
+from liftbridge_endpoint_grpc.server_settings import ServerSettings
 
 Connectivity = grpc.ChannelConnectivity
 

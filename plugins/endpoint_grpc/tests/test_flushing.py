@@ -9,11 +9,12 @@ from h2.connection import H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, PingAckReceived, SettingsAcknowledged, StreamEnded
 from h2.settings import SettingCodes, Settings
 
-import liftbridge_endpoint_grpc.server as endpoint_server
 from liftbridge.clock import SystemClock
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.testing.scripted_broker import ScriptedBroker, frame
-from liftbridge_endpoint_grpc.server import GrpcEndpoint, ServerSettings
+from liftbridge_endpoint_grpc import client_connection
+from liftbridge_endpoint_grpc.server import GrpcEndpoint
+from liftbridge_endpoint_grpc.server_settings import ServerSettings
 
 #: A window, and what a client reads of it before it gives more.
 _SMALL, _STEP = 1000, 200
@@ -55,9 +56,7 @@ class Client:
 
     def __init__(self, broker: ScriptedBroker, window_bytes: int = 65_535) -> None:
         self.pipe = Pipe()
-        self.connection = endpoint_server._Connection(
-            GrpcEndpoint(broker, ServerSettings("127.0.0.1", 0), SystemClock())
-        )
+        self.connection = GrpcEndpoint(broker, ServerSettings("127.0.0.1", 0), SystemClock()).new_connection()
         self.connection.connection_made(self.pipe)
         self.h2 = H2Connection(H2Configuration(header_encoding="utf-8"))
         self.h2.local_settings = Settings(initial_values={SettingCodes.INITIAL_WINDOW_SIZE: window_bytes})
@@ -92,7 +91,7 @@ class Client:
 
 @pytest.fixture(autouse=True)
 def _without_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_server, "_ANSWER_WAIT_S", 3600.0)
+    monkeypatch.setattr(client_connection, "_ANSWER_WAIT_S", 3600.0)
 
 
 @pytest.fixture
@@ -192,7 +191,7 @@ async def test_a_ping_is_acknowledged_behind_the_data_of_the_same_write(broker: 
 
 
 async def test_they_do_not_wait_for_ever(broker: ScriptedBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_server, "_ANSWER_WAIT_S", 0.002)
+    monkeypatch.setattr(client_connection, "_ANSWER_WAIT_S", 0.002)
     client = Client(broker)
     client.h2.ping(b"12345678")
     client.send()
