@@ -38,7 +38,11 @@ class ConsensusStatus:
 
 
 class Consensus(ABC):
-    """One member of the metadata group. All methods run on the event loop."""
+    """One member of the metadata group. All methods run on the event loop.
+
+    Methods that are for the leader only raise :class:`~liftbridge.errors.NotLeader` on any other member, with the leader's ID
+    if it is known, and :class:`~liftbridge.errors.ProposalTimeout` when the time is up: what was asked for may still happen.
+    """
 
     @abstractmethod
     async def is_stored(self) -> bool:
@@ -55,16 +59,17 @@ class Consensus(ABC):
 
     @abstractmethod
     async def propose(self, command: bytes, *, timeout_s: float) -> object:
-        """Returns what ``apply`` returned, once the command is committed and applied here.
+        """Returns what ``apply`` returned, once the command is committed and applied here. Leader only.
 
-        Raises :class:`~liftbridge.errors.NotLeader`, :class:`~liftbridge.errors.ProposalDropped` (neither was, nor
-        will be, committed) or :class:`~liftbridge.errors.ProposalTimeout` (may still be).
+        After :class:`~liftbridge.errors.NotLeader`, :class:`~liftbridge.errors.ProposalDropped` and
+        :class:`~liftbridge.errors.PayloadTooLarge` (more than can be sent to other members) it isn't committed and never will
+        be; after :class:`~liftbridge.errors.ProposalTimeout` it may be.
         """
 
     @abstractmethod
     async def barrier(self, *, timeout_s: float) -> int:
         """Returns the applied index once everything committed before the call is applied here and this server is
-        sure to lead. Raises like ``propose``."""
+        sure to lead. Leader only; raises NotLeader also when leadership is lost meanwhile."""
 
     @abstractmethod
     def on_leader_change(self, callback: Callable[[ConsensusStatus], None]) -> None:
@@ -76,7 +81,8 @@ class Consensus(ABC):
 
     @abstractmethod
     async def add_voter(self, server_id: str, *, timeout_s: float) -> None:
-        """Adds a server as a learner and makes it a voter once it has caught up. Leader only."""
+        """Adds a server as a learner and makes it a voter once it has caught up. Leader only; nothing for a voter. After
+        ProposalTimeout it may stay a learner."""
 
     @abstractmethod
     async def add_learner(self, server_id: str, *, timeout_s: float) -> None:
@@ -84,11 +90,14 @@ class Consensus(ABC):
 
     @abstractmethod
     async def remove_member(self, server_id: str, *, timeout_s: float) -> None:
-        """Takes a voter or a learner out of the group. Leader only."""
+        """Takes a voter or a learner out of the group. Leader only, and that may be itself: then another one takes over.
+        Raises :class:`~liftbridge.errors.ConsensusError` for the last voter."""
 
     @abstractmethod
     async def transfer_leadership(self, server_id: str, *, timeout_s: float) -> None:
-        """Hands leadership to a voter that has caught up. Leader only."""
+        """Hands leadership to a voter and returns when that leads; nothing for the leader itself. Leader only. Raises
+        :class:`~liftbridge.errors.ConsensusError` for a server that is no voter, and
+        :class:`~liftbridge.errors.ProposalDropped` when it didn't take over and this member still leads."""
 
     @abstractmethod
     async def stop(self) -> None:

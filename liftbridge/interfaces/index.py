@@ -1,6 +1,6 @@
 """The seam of the offset index: a sparse, disposable cache of where batches lie in segment files.
 
-Losing an index, or part of it, costs a moment of scanning and changes no result (promise S1). It is never on the path
+Losing an index, or part of it, costs a moment of scanning and changes no result. It is never on the path
 to an ack: ``add`` only remembers, and the write happens later.
 """
 
@@ -20,7 +20,8 @@ class IndexEntry(NamedTuple):
 
 
 class OffsetIndex(ABC):
-    """The index of one log. ``add`` and ``find`` may be called from any thread."""
+    """The index of one log. ``add`` and ``find`` may be called from any thread at any moment; the others by one thread at a
+    time, while ``add`` and ``find`` go on. Nothing here raises: a store that refuses only makes the index forget."""
 
     @abstractmethod
     def add(self, entries: Sequence[IndexEntry]) -> None:

@@ -2,9 +2,12 @@
 
 Offsets are exclusive at the end everywhere: ``end_offset`` is the offset that the next record gets.
 
-Threads: ``append``, ``truncate``, ``close`` and ``delete`` are called by one thread at a time (the event loop). ``read``,
-``sync``, ``apply_retention``, ``compact`` and ``offset_for_time`` may run in other threads at the same moment as these
-and as each other, and must be safe against them.
+Threads: ``append``, ``truncate``, ``roll_if_due``, ``close`` and ``delete`` are called by one thread at a time (the event
+loop). ``read``, ``sync``, ``apply_retention``, ``compact``, ``offset_for_time`` and the properties may be used in other threads
+at the same moment as these and as each other, and must be safe against them.
+
+Errors: what the disk refuses is a :class:`~liftbridge.errors.StorageError` (:class:`~liftbridge.errors.DiskFull` for want of
+room), from any method that touches the disk.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +20,7 @@ from liftbridge.interfaces.records import RecordBatch
 
 class LogId(NamedTuple):
     """Which log: ``stream_id`` is the consensus index at which the stream was created, so a stream that is deleted and
-    made again under its old name never meets its predecessor's files (promise S9)."""
+    made again under its old name never meets its predecessor's files."""
 
     stream_id: int
     partition: int
@@ -93,6 +96,9 @@ class PartitionLog(ABC):
 
     The file (or whatever stands in its place) is the only truth: opening checks the tail, cuts what a crash tore off
     and never shows a record whose checksum fails.
+
+    Once it is closed, every method but ``close`` and ``delete`` raises :class:`~liftbridge.errors.LogClosed`, and once it is
+    deleted, :class:`~liftbridge.errors.LogDeleted`. Properties keep their last values.
     """
 
     @property
@@ -127,8 +133,7 @@ class PartitionLog(ABC):
         The first ``base_offset`` must equal ``end_offset`` (or be larger, with ``after_gap``: a follower told of a gap by
         its leader), and the batches must be contiguous unless ``after_gap``; otherwise ``ValueError``. On return the
         bytes are in the operating system's hands (they survive a kill of the process); ``sync`` makes them survive
-        the loss of power. On :class:`~liftbridge.errors.DiskFull` or another
-        :class:`~liftbridge.errors.StorageError` nothing was added and the log is as before.
+        the loss of power. After a StorageError nothing was added and the log is as before.
         """
 
     @abstractmethod
@@ -138,27 +143,28 @@ class PartitionLog(ABC):
         Begins with the batch that holds ``offset`` (or, where compaction left a gap, the next one), ends before a batch
         whose base is ``stop`` or more, and stops before exceeding ``max_bytes`` except that one batch is always
         returned whole. Empty when ``offset >= min(stop, end_offset)``. The bytes are as stored: the reader checks the
-        checksums. Raises :class:`~liftbridge.errors.OffsetOutOfRange` below ``start_offset``,
-        :class:`~liftbridge.errors.LogClosed` or :class:`~liftbridge.errors.LogDeleted` afterwards, and
+        checksums. Raises :class:`~liftbridge.errors.OffsetOutOfRange` below ``start_offset`` and
         :class:`~liftbridge.errors.LogDamaged` where batch edges can't be found.
         """
 
     @abstractmethod
     def offset_for_time(self, timestamp_ns: int) -> int | None:
-        """The base offset of the first batch whose timestamp is ``timestamp_ns`` or later; None when all are earlier."""
+        """The base offset of the first batch whose timestamp is ``timestamp_ns`` or later; None when all are earlier.
+        Raises :class:`~liftbridge.errors.LogDamaged` where it can't be looked up."""
 
     @abstractmethod
     def sync(self) -> int:
         """Makes every record appended before the call durable and returns the ``end_offset`` that this covers.
 
-        Blocks on the disk, so the kernel calls it in a worker thread. After an error the log refuses appends, because
-        nobody can know what the disk kept.
+        Blocks on the disk, so the kernel calls it in a worker thread. After a StorageError the log refuses appends with
+        another one, because nobody can know what the disk kept; reading goes on.
         """
 
     @abstractmethod
     def truncate(self, end_offset: int) -> None:
         """Drops every record at ``end_offset`` and above, durably, from the tail backward. ``end_offset`` may fall
-        inside a batch: then that batch is rewritten without its tail. A no-op at or above the end."""
+        inside a batch: then that batch is rewritten without its tail. A no-op at or above the end. Raises
+        :class:`~liftbridge.errors.OffsetOutOfRange` below ``start_offset``, and then nothing is dropped."""
 
     @abstractmethod
     def roll_if_due(self, now_ns: int) -> bool:
@@ -196,19 +202,22 @@ class PartitionLog(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Leaves the log clean, so that the next opening need not check it. Idempotent."""
+        """Leaves the log clean, so that the next opening need not check it. Idempotent. It is closed after an error, too:
+        then the next opening checks."""
 
     @abstractmethod
     def delete(self) -> None:
-        """Closes and removes the log for good. Idempotent."""
+        """Closes and removes the log for good. Idempotent, so that it can be tried again after an error."""
 
 
 class LogStorage(ABC):
-    """Opens the logs of one server. Its methods block on the disk and are called from the event loop or a worker."""
+    """Opens the logs of one server. Its methods block on the disk and are called by one thread at a time. A log that was
+    closed or deleted is let go."""
 
     @abstractmethod
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
-        """Opens or creates a log. Raises :class:`~liftbridge.errors.LogDamaged` for damage that isn't a torn tail."""
+        """Opens or creates a log, which must not be open. Raises :class:`~liftbridge.errors.LogDamaged` for damage that
+        isn't a torn tail, and :class:`~liftbridge.errors.StorageError` also when another process has the storage."""
 
     @abstractmethod
     def list_logs(self) -> Sequence[LogId]:
@@ -220,4 +229,4 @@ class LogStorage(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Closes whatever is still open. Idempotent."""
+        """Closes every log that is still open, also when one of them can't be closed cleanly. Idempotent."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 class StableStore(ABC):
     """An ordered map of bytes to bytes. Blocks on the disk; safe to call from any thread.
 
-    Opening raises :class:`~liftbridge.errors.StorageError` when the store is damaged or another process holds it.
+    It may open at the first use. Any method but ``close`` raises :class:`~liftbridge.errors.StorageError` when the store is
+    damaged, another process holds it, or the disk refuses.
     """
 
     @abstractmethod
@@ -26,8 +27,10 @@ class StableStore(ABC):
         deletes: Sequence[bytes] = (),
         delete_range: tuple[bytes, bytes] | None = None,
     ) -> None:
-        """Applies everything atomically, deletes first, and returns only when it is durable."""
+        """Applies everything atomically, deletes first, and returns only when it is durable. ``delete_range`` is
+        ``start <= key < stop``. After a StorageError (:class:`~liftbridge.errors.DiskFull` for want of room) nothing was
+        applied."""
 
     @abstractmethod
     def close(self) -> None:
-        """Idempotent."""
+        """Lets go of the store, so that another process may open it. Idempotent; nothing is called afterwards."""

@@ -297,7 +297,7 @@ class ConsensusSuite:
         proposal = asyncio.create_task(members.running[leader].propose(b"x", timeout_s=TIMEOUT_S))
         await asyncio.sleep(0)
         await members.stop(leader)
-        with pytest.raises((ProposalTimeout, NotLeader)):
+        with pytest.raises((ProposalTimeout, NotLeader)):  # NotLeader if it knew at once that it was cut off
             await asyncio.wait_for(proposal, 1)
 
     async def test_a_member_that_was_away_for_long_gets_everything(self, members: Members) -> None:

@@ -3,7 +3,9 @@
 An index may forget, so the suite demands of what was just added only; it must never answer wrongly.
 """
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,6 +96,30 @@ class IndexStorageSuite:
         index.drop_segments(0, 10)
         index.delete()
         assert index.find(0, segment=0) is None
+
+    def test_threads_find_nothing_wrong_while_entries_come_and_go(self, index_storage: IndexStorage) -> None:
+        index = index_storage.open(_LOG)
+        added = threading.Event()
+
+        def add() -> None:
+            for number in range(_MANY):
+                index.add([IndexEntry(number, 0, number * 1000)])
+            added.set()
+
+        def find() -> None:
+            while not added.is_set():
+                for offset in range(0, _MANY, 97):
+                    found = index.find(offset, segment=0)
+                    assert found is None or (found.base_offset <= offset and found.position == found.base_offset * 1000)
+
+        with ThreadPoolExecutor(3) as pool:
+            running = [pool.submit(find), pool.submit(find), pool.submit(add)]
+            while not added.wait(0.001):
+                index.drop_from(0, _MANY // 2 * 1000)
+            for one in running:
+                one.result(timeout=60)
+        index.drop_from(0, 0)
+        assert index.find(_MANY, segment=0) is None
 
     def test_close_is_idempotent(self, index_storage: IndexStorage) -> None:
         index_storage.open(_LOG).add([IndexEntry(0, 0, 0)])

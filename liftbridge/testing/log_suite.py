@@ -1,59 +1,44 @@
 """What every log storage must do. Subclass :class:`LogStorageSuite` in a test module and give it ``open_storage``."""
 
 import random
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from liftbridge.errors import LogClosed, LogDeleted, OffsetOutOfRange
-from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
-from liftbridge.interfaces.records import RecordBatch
-from liftbridge.protocol.record_batch import decode_batch, iter_batches, iter_records
+from liftbridge.errors import OffsetOutOfRange
+from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog
+from liftbridge.protocol.record_batch import decode_batch, iter_batches
 from liftbridge.testing.batches import make_batch
+from liftbridge.testing.log_filling import (
+    EVERYTHING,
+    LOG,
+    NO_LIMITS,
+    SMALL_SEGMENTS,
+    OpenStorage,
+    fill,
+    limits,
+    offsets_in,
+    read_all,
+)
+from liftbridge.testing.log_life_suite import LogLifeSuite
 
-OpenStorage = Callable[[], LogStorage]
+#: What tests of a storage's own need is here as well.
+__all__ = [
+    "EVERYTHING",
+    "LOG",
+    "NO_LIMITS",
+    "SMALL_SEGMENTS",
+    "LogStorageSuite",
+    "OpenStorage",
+    "fill",
+    "limits",
+    "offsets_in",
+    "read_all",
+]
 
-LOG = LogId(3, 1)
-#: Makes a new segment begin about every third of the batches that the suite appends.
-SMALL_SEGMENTS = LogSettings(segment_max_bytes=300)
-EVERYTHING = 1 << 40
-NO_LIMITS = RetentionLimits(max_bytes=0, max_messages=0, max_age_ns=0, keep_from_offset=EVERYTHING)
 _HOUR_NS = 3_600_000_000_000
-
-
-def fill(log: PartitionLog, batches: int, *, count: int = 2) -> list[RecordBatch]:
-    """Appends that many batches of ``count`` records, one by one, and returns them."""
-    appended = [make_batch(log.end_offset + number * count, count) for number in range(batches)]
-    for batch in appended:
-        log.append([batch])
-    return appended
-
-
-def limits(**given: int) -> RetentionLimits:
-    """Retention limits of which all but the given ones are off."""
-    fields = {"max_bytes": 0, "max_messages": 0, "max_age_ns": 0, "keep_from_offset": EVERYTHING} | given
-    return RetentionLimits(**fields)
-
-
-def offsets_in(data: bytes) -> list[int]:
-    """The offsets of the records in what ``read`` returned."""
-    return [record.offset for batch in iter_batches(data) for record in iter_records(batch.data[48:])]
-
-
-def read_all(log: PartitionLog) -> list[int]:
-    """Every offset, read in steps, as a subscriber from the start would."""
-    offsets: list[int] = []
-    offset = log.start_offset
-    while data := log.read(offset, stop=EVERYTHING, max_bytes=200):
-        batches = list(iter_batches(data))
-        offsets += offsets_in(data)
-        offset = batches[-1].end_offset
-    return offsets
-
 
 #: A step of a random history, and two numbers for it.
 _STEPS = st.one_of(
@@ -68,20 +53,8 @@ _STEPS = st.one_of(
 _SUITE_IS_SUBCLASSED = (HealthCheck.differing_executors, HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
 
 
-class LogStorageSuite:
+class LogStorageSuite(LogLifeSuite):
     """The tests. ``open_storage`` must be overridden: it opens the same storage again once the one before is closed."""
-
-    @pytest.fixture
-    def open_storage(self) -> OpenStorage:
-        raise NotImplementedError("override the fixture open_storage")
-
-    @pytest.fixture
-    def storage(self, open_storage: OpenStorage) -> LogStorage:
-        return open_storage()
-
-    @pytest.fixture
-    def log(self, storage: LogStorage) -> PartitionLog:
-        return storage.open(LOG, SMALL_SEGMENTS)
 
     # --- appending ----------------------------------------------------------------------------------------------------
 
@@ -412,76 +385,3 @@ class LogStorageSuite:
             assert first.base_offset <= offset < first.end_offset
         log.close()
         storage.close()
-
-    # --- durability and life ------------------------------------------------------------------------------------------
-
-    def test_sync_returns_the_end_that_it_covers(self, log: PartitionLog) -> None:
-        fill(log, 10)
-        assert log.sync() == 20
-
-    def test_a_log_that_is_opened_again_is_the_same(self, open_storage: OpenStorage) -> None:
-        storage = open_storage()
-        log = storage.open(LOG, SMALL_SEGMENTS)
-        fill(log, 30)
-        log.apply_retention(limits(max_messages=40), now_ns=0)
-        before = _state(log)
-        storage.close()
-        assert _state(open_storage().open(LOG, SMALL_SEGMENTS)) == before
-
-    def test_a_closed_log_refuses_everything(self, log: PartitionLog) -> None:
-        fill(log, 1)
-        log.close()
-        log.close()
-        with pytest.raises(LogClosed):
-            log.append([make_batch(2)])
-        with pytest.raises(LogClosed):
-            log.read(0, stop=1, max_bytes=1)
-        with pytest.raises(LogClosed):
-            log.truncate(0)
-
-    def test_a_deleted_log_is_gone_and_begins_anew(self, open_storage: OpenStorage) -> None:
-        storage = open_storage()
-        log = storage.open(LOG, SMALL_SEGMENTS)
-        other = storage.open(LogId(LOG.stream_id, 2), SMALL_SEGMENTS)
-        fill(log, 10)
-        fill(other, 1)
-        log.delete()
-        log.delete()
-        with pytest.raises(LogDeleted):
-            log.append([make_batch(20)])
-        with pytest.raises(LogDeleted):
-            log.read(0, stop=1, max_bytes=1)
-        assert list(storage.list_logs()) == [LogId(LOG.stream_id, 2)]
-        again = storage.open(LOG, SMALL_SEGMENTS)
-        assert again.end_offset == 0
-        assert read_all(other) == [0, 1]
-
-    def test_logs_are_listed_and_removed(self, open_storage: OpenStorage) -> None:
-        storage = open_storage()
-        assert list(storage.list_logs()) == []
-        ids = [LogId(1, 0), LogId(1, 1), LogId(20, 0)]
-        for log_id in ids:
-            fill(storage.open(log_id, SMALL_SEGMENTS), 5)
-        storage.close()
-        storage = open_storage()
-        assert sorted(storage.list_logs()) == ids
-        storage.remove(ids[1])
-        storage.remove(ids[1])
-        assert sorted(storage.list_logs()) == [ids[0], ids[2]]
-        assert storage.open(ids[1], SMALL_SEGMENTS).end_offset == 0
-        assert read_all(storage.open(ids[2], SMALL_SEGMENTS)) == list(range(10))
-
-    def test_closing_the_storage_closes_its_logs(self, storage: LogStorage) -> None:
-        log = storage.open(LOG, SMALL_SEGMENTS)
-        log.close()
-        storage.close()
-        storage.close()
-        with pytest.raises(LogClosed):
-            log.append([make_batch(0)])
-
-
-def _state(log: PartitionLog) -> tuple[object, ...]:
-    assert all(one < following for one, following in pairwise(read_all(log)))
-    content = log.read(log.start_offset, stop=EVERYTHING, max_bytes=EVERYTHING)
-    whole = (log.start_offset, log.end_offset, log.size_bytes, log.last_timestamp_ns, tuple(log.epochs), content)
-    return (*whole, tuple(read_all(log)))

@@ -4,6 +4,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from liftbridge.errors import LogClosed, LogDeleted, OffsetOutOfRange
 from liftbridge.interfaces.log import (
@@ -72,9 +73,12 @@ class MemoryLogStorage(LogStorage):
 
     def __init__(self) -> None:
         self._contents: dict[LogId, _Content] = {}
+        self._logs: WeakSet[MemoryLog] = WeakSet()
 
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
-        return MemoryLog(self._contents, log_id, settings)
+        log = MemoryLog(self._contents, log_id, settings)
+        self._logs.add(log)
+        return log
 
     def list_logs(self) -> Sequence[LogId]:
         return sorted(self._contents)
@@ -83,7 +87,8 @@ class MemoryLogStorage(LogStorage):
         self._contents.pop(log_id, None)
 
     def close(self) -> None:
-        """Nothing is held."""
+        for log in list(self._logs):
+            log.close()
 
 
 class MemoryLog(PartitionLog):
@@ -156,6 +161,7 @@ class MemoryLog(PartitionLog):
 
     def offset_for_time(self, timestamp_ns: int) -> int | None:
         with self._lock:
+            self._raise_if_unusable()
             batches = self._content.batches(self.start_offset)
             return next((batch.base_offset for batch in batches if batch.timestamp_ns >= timestamp_ns), None)
 

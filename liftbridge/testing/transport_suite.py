@@ -316,7 +316,11 @@ class TransportSuite:
         with pytest.raises(TransportClosed):
             a.publish("last", [b"too late"])
         with pytest.raises(TransportClosed):
+            a.publish_direct("last", [b"too late"])
+        with pytest.raises(TransportClosed):
             await a.subscribe("last", got)
+        with pytest.raises(TransportClosed):
+            await a.subscribe_direct("last", got)
         with pytest.raises(TransportClosed):
             await a.request("last", b"too late", timeout_s=1)
         with pytest.raises(TransportClosed):

@@ -52,6 +52,12 @@ class LmdbIndexStorage(IndexStorage):
                 self._environment.close()
                 self._environment = None
 
+    def forget(self, index: "_LmdbIndex") -> None:
+        """The log of the index was deleted."""
+        with self._lock:
+            if self._indexes.get(index.log_id) is index:
+                del self._indexes[index.log_id]
+
     def added(self, count: int) -> None:
         """So many more entries wait; writes them if that is many."""
         self._waiting += count
@@ -167,6 +173,7 @@ class _LmdbIndex(OffsetIndex):
         self._drop((first, 0), (last, _MAX))
 
     def delete(self) -> None:
+        self._storage.forget(self)
         self._waiting.clear()
         self._drop((0, 0), (_MAX, _MAX))
 

@@ -1,5 +1,7 @@
 """The LMDB index when its store is lost, broken or full: it forgets, and never raises."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,18 @@ def test_a_full_store_stops_growing_and_is_reported_once(tmp_path: Path, caplog:
     assert sum("not written any more" in record.message for record in caplog.records) == 1
     found = index.find(59_999, segment=0)
     assert found is None or found.base_offset <= 59_999
+    storage.close()
+
+
+def test_the_index_of_a_deleted_log_is_let_go(tmp_path: Path) -> None:
+    storage = LmdbIndexStorage(tmp_path / "index", max_bytes=1 << 24)
+    index = storage.open(LOG)
+    index.add([ENTRY])
+    index.delete()
+    held = weakref.ref(index)
+    del index
+    gc.collect()
+    assert held() is None
     storage.close()
 
 

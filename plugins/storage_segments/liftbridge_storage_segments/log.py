@@ -42,17 +42,25 @@ class SegmentedLog(PartitionLog):
     """See :class:`liftbridge.interfaces.log.PartitionLog`.
 
     ``_segments`` is never changed in place: whoever changes it puts another tuple there, under the lock, and readers
-    in other threads go on with the one they have.
+    in other threads go on with the one they have. ``ended`` is called with the log when it is closed or deleted.
     """
 
     def __init__(
-        self, directory: Path, settings: LogSettings, files: Files, index: OffsetIndex, index_interval_bytes: int
+        self,
+        directory: Path,
+        settings: LogSettings,
+        files: Files,
+        index: OffsetIndex,
+        index_interval_bytes: int,
+        *,
+        ended: Callable[["SegmentedLog"], object],
     ) -> None:
         self._directory = directory
         self._settings = settings
         self._files = files
         self._index = index
         self._index_interval_bytes = index_interval_bytes
+        self._ended = ended
         self._lock = threading.Lock()
         self._places: dict[int, tuple[Segment, int]] = {}
         self._unusable: LiftbridgeError | None = None
@@ -438,6 +446,7 @@ class SegmentedLog(PartitionLog):
             return
         with self._lock:  # so that no compaction is in the middle of replacing segments
             usable, self._unusable = self._unusable is None, LogClosed("the log was closed")
+        self._ended(self)
         active = self._segments[-1]
         if usable and active.size_bytes > active.vouched_bytes:
             active.sync()
@@ -448,6 +457,7 @@ class SegmentedLog(PartitionLog):
     def delete(self) -> None:
         with self._lock:
             self._unusable = LogDeleted("the log was deleted")
+        self._ended(self)
         for segment in self._segments:
             self._files.forget(segment.path)
         self._index.delete()

@@ -4,6 +4,7 @@ import fcntl
 import os
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from liftbridge.errors import StorageError
@@ -34,14 +35,19 @@ class SegmentStorage(LogStorage):
         self._index_interval_bytes = index_interval_bytes
         self._files = files or Files(open_files)
         self._lock_descriptor: int | None = None
-        self._logs: dict[LogId, SegmentedLog] = {}
+        self._logs: set[SegmentedLog] = set()
 
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
         self._take_lock()
         log = SegmentedLog(
-            self._path(log_id), settings, self._files, self._index.open(log_id), self._index_interval_bytes
+            self._path(log_id),
+            settings,
+            self._files,
+            self._index.open(log_id),
+            self._index_interval_bytes,
+            ended=self._logs.discard,
         )
-        self._logs[log_id] = log
+        self._logs.add(log)
         return log
 
     def list_logs(self) -> Sequence[LogId]:
@@ -55,10 +61,15 @@ class SegmentStorage(LogStorage):
         remove_directory(self._path(log_id), self._files)
 
     def close(self) -> None:
-        for log in self._logs.values():
-            log.close()
-        self._logs.clear()
-        self._files.close()
+        with (
+            ExitStack() as ending
+        ):  # backward, and to the end: a log that can't be closed doesn't leave the others open
+            ending.callback(self._release_lock)
+            ending.callback(self._files.close)
+            for log in self._logs:
+                ending.callback(log.close)
+
+    def _release_lock(self) -> None:
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None

@@ -1,7 +1,7 @@
 """What is known of a segment's first bytes, so that opening need not read them again.
 
 A summary vouches for the first ``size_bytes`` of its segment: they were verified, or written by this process, and
-synced before the summary was written. It is a cache (promise S1): without it the segment is scanned, with the same
+synced before the summary was written. It is a cache: without it the segment is scanned, with the same
 result. It stands beside the segment as ``<base offset>.summary``: the CRC-32C of the rest in four bytes, then JSON.
 """
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from liftbridge.errors import DiskFull, LogDamaged, ProtocolError, StorageError
+from liftbridge.errors import DiskFull, LogClosed, LogDamaged, ProtocolError, StorageError
 from liftbridge.interfaces.log import LogId, LogSettings, PartitionLog
 from liftbridge.protocol.record_batch import iter_batches
 from liftbridge.testing.batches import make_batch
@@ -230,6 +230,25 @@ def test_a_failed_sync_while_rolling_poisons_the_log_too(tmp_path: Path, monkeyp
                 log.roll_if_due(1 << 60)
         with pytest.raises(StorageError, match="takes nothing more"):
             log.append([make_batch(4)])
+
+
+def test_a_log_that_cannot_be_closed_cleanly_leaves_no_other_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = SegmentStorage(tmp_path, MemoryIndexStorage())
+    logs = [storage.open(LogId(number, 0), ONE_SEGMENT) for number in range(3)]
+    for log in logs:
+        fill(log, 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(files_module, "os", FaultyOs(fail_at=0, error=errno.EIO))
+        with pytest.raises(StorageError, match="sync"):
+            storage.close()
+    for log in logs:
+        with pytest.raises(LogClosed):
+            log.append([make_batch(4)])
+    again = SegmentStorage(tmp_path, MemoryIndexStorage())  # the lock is free
+    assert all(read_all(again.open(LogId(number, 0), ONE_SEGMENT)) == [0, 1, 2, 3] for number in range(3))
+    again.close()
 
 
 def test_an_append_whose_failure_cannot_be_undone_closes_the_log_for_writing(

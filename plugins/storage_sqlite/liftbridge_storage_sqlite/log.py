@@ -48,7 +48,7 @@ class SqliteLog(PartitionLog):
     """See :class:`liftbridge.interfaces.log.PartitionLog`.
 
     ``_lock`` is held while the connection is used; what is known in memory is replaced as a whole and read without it.
-    ``run_in_background`` runs a function in another thread.
+    ``run_in_background`` runs a function in another thread; ``ended`` is called with the log when it is closed or deleted.
     """
 
     def __init__(
@@ -58,10 +58,12 @@ class SqliteLog(PartitionLog):
         *,
         cache_bytes: int,
         run_in_background: Callable[[Callable[[], None]], object],
+        ended: Callable[["SqliteLog"], object],
     ) -> None:
         self._path = path
         self._settings = settings
         self._run_in_background = run_in_background
+        self._ended = ended
         self._lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
         self._unusable: StorageError | None = None
@@ -314,6 +316,7 @@ class SqliteLog(PartitionLog):
             active = self._segments.active
             is_noted = self._unusable is not None or self._noted_bytes == active.size_bytes
             self._unusable = LogClosed("the log was closed")
+            self._ended(self)
             with closing(self._connection), storage_errors(self._path, "close"):
                 if not is_noted:
                     table.note(self._connection, [active])
@@ -323,6 +326,7 @@ class SqliteLog(PartitionLog):
             if isinstance(self._unusable, LogDeleted):
                 return
             self._unusable = LogDeleted("the log was deleted")
+            self._ended(self)
             with storage_errors(self._path, "delete"):
                 self._connection.close()
                 remove_database(self._path)

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from liftbridge.errors import StorageError
@@ -25,14 +26,18 @@ class SqliteStorage(LogStorage):
         self._cache_bytes = cache_bytes
         self._background = ThreadPoolExecutor(1, "liftbridge-sqlite")
         self._lock_descriptor: int | None = None
-        self._logs: dict[LogId, SqliteLog] = {}
+        self._logs: set[SqliteLog] = set()
 
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
         self._take_lock()
         log = SqliteLog(
-            self._path(log_id), settings, cache_bytes=self._cache_bytes, run_in_background=self._background.submit
+            self._path(log_id),
+            settings,
+            cache_bytes=self._cache_bytes,
+            run_in_background=self._background.submit,
+            ended=self._logs.discard,
         )
-        self._logs[log_id] = log
+        self._logs.add(log)
         return log
 
     def list_logs(self) -> Sequence[LogId]:
@@ -46,10 +51,15 @@ class SqliteStorage(LogStorage):
             remove_database(self._path(log_id))
 
     def close(self) -> None:
-        for log in self._logs.values():
-            log.close()
-        self._logs.clear()
-        self._background.shutdown()
+        with (
+            ExitStack() as ending
+        ):  # backward, and to the end: a log that can't be closed doesn't leave the others open
+            ending.callback(self._release_lock)
+            ending.callback(self._background.shutdown)
+            for log in self._logs:
+                ending.callback(log.close)
+
+    def _release_lock(self) -> None:
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None

@@ -120,7 +120,11 @@ def test_a_flipped_bit_in_what_was_not_noted_is_found_by_opening(storage: Sqlite
     damaging.close()
     with pytest.raises(LogDamaged, match="checksum"):
         log_module.SqliteLog(
-            directory / "3-1.db", LogSettings(), cache_bytes=1 << 16, run_in_background=lambda run: None
+            directory / "3-1.db",
+            LogSettings(),
+            cache_bytes=1 << 16,
+            run_in_background=lambda run: None,
+            ended=lambda log: None,
         )
 
 

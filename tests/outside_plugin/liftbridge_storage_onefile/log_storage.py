@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakSet
 
 from liftbridge.errors import DiskFull, LogClosed, LogDamaged, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
 from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
@@ -35,12 +36,12 @@ class OnefileStorage(LogStorage):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._logs: list[OnefileLog] = []
+        self._logs: WeakSet[OnefileLog] = WeakSet()
 
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
         self._directory.mkdir(parents=True, exist_ok=True)
         log = OnefileLog(self._path(log_id), settings)
-        self._logs.append(log)
+        self._logs.add(log)
         return log
 
     def list_logs(self) -> Sequence[LogId]:
@@ -51,9 +52,8 @@ class OnefileStorage(LogStorage):
         self._path(log_id).unlink(missing_ok=True)
 
     def close(self) -> None:
-        for log in self._logs:
+        for log in list(self._logs):
             log.close()
-        self._logs.clear()
 
     def _path(self, log_id: LogId) -> Path:
         return self._directory / f"{log_id.stream_id}-{log_id.partition}.log"
@@ -123,6 +123,7 @@ class OnefileLog(PartitionLog):
         return starts
 
     def offset_for_time(self, timestamp_ns: int) -> int | None:
+        self._raise_if_unusable()
         return next((place.base_offset for place in self._places if place.timestamp_ns >= timestamp_ns), None)
 
     # --- appending and reading ----------------------------------------------------------------------------------------
