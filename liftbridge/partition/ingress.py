@@ -16,8 +16,9 @@ from liftbridge.partition.waiting_room import Intake
 from liftbridge.protocol.acks import AckTemplate, encode_ack_envelope
 from liftbridge.protocol.envelope import MAGIC, MessageType, has_mark, mirror_mark, open_envelope
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge.protocol.publish_requests import common_length, stored_fields
+from liftbridge.protocol.publish_requests import common_length
 from liftbridge.protocol.record_encoding import VALUE_TAG
+from liftbridge.protocol.request_fields import stored_fields
 from liftbridge.protocol.varint import encode_varint
 
 logger = logging.getLogger(__name__)

@@ -39,8 +39,6 @@ HEADER = struct.Struct(">IBBHIIQQQQ")
 HEADER_BYTES = HEADER.size
 CRC = struct.Struct(">I")
 
-#: Where the body length stands, for readers that only walk from batch to batch.
-BODY_LENGTH_POSITION = 8
 ATTRIBUTES_POSITION = 5
 
 ATTRIBUTE_ENCRYPTED = 0x08

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from liftbridge.errors import ProtocolError
 from liftbridge.protocol.acks import AckTemplate, encode_ack_texts, encode_ack_times, encode_publish_responses
 from liftbridge.protocol.generated import api_pb2 as api
-from liftbridge.protocol.publish_requests import PublishRun, RequestParser, parse_publish_requests
+from liftbridge.protocol.publish_requests import PublishRun, RequestParser
 from liftbridge.protocol.record_batch import decode_batch, encode_batch, iter_bodies, iter_records
 from liftbridge.protocol.record_encoding import encode_records, encode_trailer
 
@@ -66,7 +66,7 @@ def assert_same(sent: list[api.PublishRequest], runs: list[PublishRun]) -> None:
 @given(st.lists(st.tuples(requests, st.integers(1, 9)), max_size=6))
 def test_every_request_is_in_a_run_with_its_fields(shapes: list[tuple[api.PublishRequest, int]]) -> None:
     sent = [request for request, count in shapes for _ in range(count)]
-    assert_same(sent, parse_publish_requests(framed(sent)))
+    assert_same(sent, RequestParser().parse(framed(sent)))
 
 
 @given(st.lists(requests, min_size=1, max_size=4), st.lists(st.integers(0, 3), max_size=12))
@@ -80,7 +80,7 @@ def test_remembered_layout_is_never_taken_for_another(some: list[api.PublishRequ
 @given(st.binary(max_size=60))
 def test_garbage_is_a_protocol_error_or_a_request(data: bytes) -> None:
     try:
-        parse_publish_requests(data)
+        RequestParser().parse(data)
     except ProtocolError:
         return
     assert framed([api.PublishRequest.FromString(message) for message in messages_in(data)]) is not None
