@@ -124,7 +124,7 @@ class PartitionLog(ABC):
     @property
     @abstractmethod
     def epochs(self) -> Sequence[EpochStart]:
-        """Where each leader epoch present in the log begins, ascending in both fields. O(1)."""
+        """Where each leader epoch present in the log begins, ascending in both fields. Doesn't touch the disk."""
 
     @abstractmethod
     def append(self, batches: Sequence[RecordBatch], *, after_gap: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 import struct
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +29,7 @@ from liftbridge_storage_segments.files import Files, storage_error, storage_erro
 from liftbridge_storage_segments.recovery import scan, verify_last, verify_sealed
 from liftbridge_storage_segments.removal import remove_directory
 from liftbridge_storage_segments.segment import SEGMENT_PATTERN, SUMMARY_SUFFIX, Segment, segment_path
+from liftbridge_storage_segments.segments import Segments, first_at_or_after
 
 #: Where a batch's base offset stands in it.
 BASE_OFFSET = struct.Struct(">Q")
@@ -41,8 +41,8 @@ _REMEMBERED_PLACES = 64
 class SegmentedLog(PartitionLog):
     """See :class:`liftbridge.interfaces.log.PartitionLog`.
 
-    ``_segments`` is never changed in place: whoever changes it puts another tuple there, under the lock, and readers
-    in other threads go on with the one they have. ``ended`` is called with the log when it is closed or deleted.
+    Whoever changes ``_segments`` puts another object there, under the lock. ``ended`` is called with the log when it is
+    closed or deleted.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SegmentedLog(PartitionLog):
         self._places: dict[int, tuple[Segment, int]] = {}
         self._unusable: LiftbridgeError | None = None
         self._truncations = 0
-        self._segments: tuple[Segment, ...] = self._open_segments()
+        self._segments = Segments(self._open_segments())
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -102,29 +102,23 @@ class SegmentedLog(PartitionLog):
 
     @property
     def start_offset(self) -> int:
-        return self._segments[0].base_offset
+        return self._segments.all[0].base_offset
 
     @property
     def end_offset(self) -> int:
-        return self._segments[-1].end_offset
+        return self._segments.all[-1].end_offset
 
     @property
     def size_bytes(self) -> int:
-        return sum(segment.size_bytes for segment in self._segments)
+        return self._segments.size_bytes
 
     @property
     def last_timestamp_ns(self) -> int:
-        for segment in reversed(self._segments):
-            if segment.last_timestamp_ns:
-                return segment.last_timestamp_ns
-        return 0
+        return self._segments.last_timestamp_ns
 
     @property
     def epochs(self) -> Sequence[EpochStart]:
-        starts: list[EpochStart] = []
-        for segment in self._segments:
-            starts += [one for one in segment.epochs if not starts or one.leader_epoch > starts[-1].leader_epoch]
-        return starts
+        return self._segments.epochs()
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -135,7 +129,7 @@ class SegmentedLog(PartitionLog):
             if batch.base_offset != next_offset and not (after_gap and batch.base_offset > next_offset):
                 raise ValueError(f"batch begins at offset {batch.base_offset}, and {next_offset} is next")
             next_offset = batch.end_offset
-        active = self._segments[-1]
+        active = self._segments.all[-1]
         if active.size_bytes >= self._settings.segment_max_bytes:
             active = self._roll()
         data = batches[0].data if len(batches) == 1 else b"".join(batch.data for batch in batches)
@@ -155,12 +149,12 @@ class SegmentedLog(PartitionLog):
             self._unusable = StorageError(f"{active.path}: a failed append couldn't be undone; restart the server")
 
     def _roll(self) -> Segment:
-        active = self._segments[-1]
+        active = self._segments.all[-1]
         self._seal(active)
         with storage_errors(f"{self._directory}: new segment"):
             segment = self._new_segment(active.end_offset)
         with self._lock:
-            self._segments = (*self._segments, segment)
+            self._segments = Segments((*self._segments.all, segment))
         return segment
 
     def _seal(self, segment: Segment) -> None:
@@ -173,7 +167,7 @@ class SegmentedLog(PartitionLog):
 
     def roll_if_due(self, now_ns: int) -> bool:
         self._raise_if_unusable()
-        active = self._segments[-1]
+        active = self._segments.all[-1]
         if not active.size_bytes or now_ns - active.first_timestamp_ns < self._settings.segment_max_age_ns:
             return False
         self._roll()
@@ -181,13 +175,13 @@ class SegmentedLog(PartitionLog):
 
     def sync(self) -> int:
         self._raise_if_unusable()
-        segment = self._segments[-1]
+        segment = self._segments.active
         end_offset = segment.end_offset
         try:
             segment.sync()
         except StorageError as error:
             self._refuse_appends(segment, error)
-            if segment not in self._segments:
+            if segment not in self._segments.all:
                 return self.sync()
             raise
         return end_offset
@@ -197,7 +191,7 @@ class SegmentedLog(PartitionLog):
         then."""
         with self._lock:
             self._raise_if_unusable()
-            if segment in self._segments:
+            if segment in self._segments.all:
                 self._unusable = StorageError(
                     f"{error}; nobody knows what the disk kept, so the log takes nothing more. Restart the server"
                 )
@@ -216,10 +210,10 @@ class SegmentedLog(PartitionLog):
                         self._raise_if_gone()
                         raise
 
-    def _read_from(self, segments: tuple[Segment, ...], offset: int, stop: int, max_bytes: int) -> bytes:
-        if offset < segments[0].base_offset:
-            raise OffsetOutOfRange(f"offset {offset} is below {segments[0].base_offset}, the first that is kept")
-        if offset >= min(stop, segments[-1].end_offset):
+    def _read_from(self, segments: Segments, offset: int, stop: int, max_bytes: int) -> bytes:
+        if offset < segments.all[0].base_offset:
+            raise OffsetOutOfRange(f"offset {offset} is below {segments.all[0].base_offset}, the first that is kept")
+        if offset >= min(stop, segments.all[-1].end_offset):
             return b""
         places = self._places
         place = places.get(offset)
@@ -229,22 +223,12 @@ class SegmentedLog(PartitionLog):
             if data and BASE_OFFSET.unpack_from(data, BASE_OFFSET_POSITION)[0] == offset:
                 self._remember(places, end_offset, place[0], place[1] + len(data))
                 return data
-        segment, position = self._place_of(segments, offset)
+        segment, position = segments.place_of(offset)
         data, end_offset = segment.read_batches(position, stop=stop, max_bytes=max_bytes)
         _raise_if_replaced(segment)
         if data:
             self._remember(places, end_offset, segment, position + len(data))
         return data
-
-    @staticmethod
-    def _place_of(segments: tuple[Segment, ...], offset: int) -> tuple[Segment, int]:
-        """Segment and position of the batch that holds ``offset``, which is below the end, or of the next batch."""
-        number = bisect_right(segments, offset, key=lambda segment: segment.base_offset) - 1
-        for segment in segments[number:]:
-            position = segment.find(offset)
-            if position < segment.size_bytes:
-                return segment, position
-        raise LogDamaged(f"{segments[number].path}: offset {offset} can't be found")
 
     def _remember(self, places: dict[int, tuple[Segment, int]], offset: int, segment: Segment, position: int) -> None:
         """``places`` is what the reader began with: if a truncation put another one there, nothing may be added to it."""
@@ -259,31 +243,17 @@ class SegmentedLog(PartitionLog):
             self._raise_if_gone()
             segments = self._segments
             try:
-                for segment in segments:
-                    if segment.last_timestamp_ns >= timestamp_ns and segment.size_bytes:
-                        found = self._first_at_or_after(segment, timestamp_ns)
-                        _raise_if_replaced(segment)
-                        return found
-                return None
+                segment = segments.holding_time(timestamp_ns)
+                if segment is None:
+                    return None
+                found = first_at_or_after(segment, timestamp_ns)
+                _raise_if_replaced(segment)
+                return found
             except StorageError:
                 with self._lock:  # as in read
                     if self._segments is segments:
                         self._raise_if_gone()
                         raise
-
-    @staticmethod
-    def _first_at_or_after(segment: Segment, timestamp_ns: int) -> int:
-        """Binary search by offset; timestamps never go down."""
-        low, high = segment.base_offset, segment.end_offset - 1
-        while low < high:
-            middle = (low + high) // 2
-            _, end, batch_ns = segment.batch_at(middle)
-            if batch_ns >= timestamp_ns:
-                high = middle
-            else:
-                low = end
-        base, _, _ = segment.batch_at(low)
-        return base
 
     # --- removing -----------------------------------------------------------------------------------------------------
 
@@ -297,8 +267,8 @@ class SegmentedLog(PartitionLog):
             self._truncations += 1
             try:
                 self._drop_segments_from(end_offset)
-                *before, last = self._segments
-                self._segments = (*before, *self._truncated(last, end_offset))
+                *before, last = self._segments.all
+                self._segments = Segments((*before, *self._truncated(last, end_offset)))
             except StorageError as error:
                 self._unusable = StorageError(f"{error}; a truncation stopped half-way: restart the server")
                 raise
@@ -306,9 +276,9 @@ class SegmentedLog(PartitionLog):
                 self._places = {}
 
     def _drop_segments_from(self, end_offset: int) -> None:
-        while len(self._segments) > 1 and self._segments[-1].base_offset >= end_offset:
-            dropped = self._segments[-1]
-            self._segments = self._segments[:-1]
+        while len(self._segments.all) > 1 and self._segments.active.base_offset >= end_offset:
+            *kept, dropped = self._segments.all
+            self._segments = Segments(kept)
             self._index.drop_from(dropped.base_offset, 0)
             dropped.remove()
 
@@ -348,14 +318,13 @@ class SegmentedLog(PartitionLog):
     def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:
         with self._lock:
             self._raise_if_unusable()
-            kept = list(self._segments)
-            dropped: list[Segment] = []
-            while len(kept) > 1 and kept[0].end_offset <= limits.keep_from_offset and _exceeds(kept, limits, now_ns):
-                dropped.append(kept.pop(0))
-            self._segments = tuple(kept)
+            dropped = self._segments.expired(limits, now_ns)
+            kept = self._segments.all[len(dropped) :]
+            if dropped:
+                self._segments = Segments(kept)
+        for segment in dropped:
+            segment.remove()
         if dropped:
-            for segment in dropped:
-                segment.remove()
             self._index.drop_before(kept[0].base_offset)
         return kept[0].base_offset
 
@@ -381,7 +350,7 @@ class SegmentedLog(PartitionLog):
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        return self._segments
+        return self._segments.all
 
     @property
     def truncations(self) -> int:
@@ -415,7 +384,7 @@ class SegmentedLog(PartitionLog):
             self._index.drop_segments(group[0].base_offset, group[-1].base_offset)
             self._index.add(entries)
             replacement = output.renamed(path, self._index)
-            self._segments = (*before, replacement, *after)
+            self._segments = Segments((*before, replacement, *after))
             self._places = {}
             replacement.seal()
 
@@ -431,13 +400,10 @@ class SegmentedLog(PartitionLog):
     def _around(self, group: Sequence[Segment], truncations: int) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
         """The segments before and after the group. Raises Interrupted if it isn't there any more, or if records that
         the pass has seen may be gone."""
-        segments = self._segments
-        if truncations != self._truncations or group[0] not in segments:
+        around = self._segments.around(group)
+        if around is None or truncations != self._truncations:
             raise Interrupted
-        start = segments.index(group[0])
-        if segments[start : start + len(group)] != tuple(group):
-            raise Interrupted
-        return segments[:start], segments[start + len(group) :]
+        return around
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -447,18 +413,18 @@ class SegmentedLog(PartitionLog):
         with self._lock:  # so that no compaction is in the middle of replacing segments
             usable, self._unusable = self._unusable is None, LogClosed("the log was closed")
         self._ended(self)
-        active = self._segments[-1]
+        active = self._segments.all[-1]
         if usable and active.size_bytes > active.vouched_bytes:
             active.sync()
             active.seal()
-        for segment in self._segments:
+        for segment in self._segments.all:
             self._files.forget(segment.path)
 
     def delete(self) -> None:
         with self._lock:
             self._unusable = LogDeleted("the log was deleted")
         self._ended(self)
-        for segment in self._segments:
+        for segment in self._segments.all:
             self._files.forget(segment.path)
         self._index.delete()
         remove_directory(self._directory, self._files)
@@ -479,12 +445,3 @@ class _Replaced(StorageError):
 def _raise_if_replaced(segment: Segment) -> None:
     if segment.replaced:
         raise _Replaced(f"{segment.path} was replaced; if it stays so, restart the server")
-
-
-def _exceeds(kept: list[Segment], limits: RetentionLimits, now_ns: int) -> bool:
-    """Whether the oldest segment has to go. The limits are upper bounds for what stays."""
-    if limits.max_age_ns and kept[0].last_timestamp_ns < now_ns - limits.max_age_ns:
-        return True
-    if limits.max_messages and sum(segment.record_count for segment in kept) > limits.max_messages:
-        return True
-    return bool(limits.max_bytes and sum(segment.size_bytes for segment in kept) > limits.max_bytes)
