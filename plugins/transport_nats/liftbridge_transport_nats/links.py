@@ -7,31 +7,24 @@ NATS; links are an improvement, never a condition. Decision page 28 says more.
 """
 
 import asyncio
-import contextlib
-import hmac
 import logging
 import secrets
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import cast
 
-from liftbridge.errors import ProtocolError, TransportClosed, TransportError
+from liftbridge.errors import ProtocolError, TransportError
 from liftbridge.interfaces.transport import Delivery, DeliverySink
 from liftbridge.tasks import end_tasks
 from liftbridge_transport_nats.frames import (
-    HELLO_BYTES,
     MAGIC,
     TOKEN_BYTES,
-    WELCOME,
     Announcement,
-    FrameReader,
     decode_announcement,
     encode_announcement,
-    encode_frames,
 )
-from liftbridge_transport_nats.sinks import hand_over
+from liftbridge_transport_nats.incoming_link import IncomingLink
+from liftbridge_transport_nats.outgoing_link import OutgoingLink, Way
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +32,20 @@ _ANNOUNCE_S = 5.0
 #: News within this time make one announcement.
 _ANNOUNCE_SOON_S = 0.05
 _CONNECT_TIMEOUT_S = 2.0
-#: Anybody can connect to the port, and each connection takes a file descriptor that logs need, too.
-_MAX_INCOMING = 500
-#: How long stopping waits for others to take what was sent to them.
-_FINISH_TIMEOUT_S = 2.0
-#: A server whose machine doesn't answer for so long is not sent to on the link any more.
-_UNANSWERED_MS = 3000
-_KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3))
+
+
+@dataclass(eq=False, slots=True)
+class _Peer:
+    """What is known of another server."""
+
+    announcement: Announcement
+    link: OutgoingLink | None = None
+    complained: bool = False
+
+    def hang_up(self) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            link.close()
 
 
 class DirectLinks:
@@ -54,10 +54,10 @@ class DirectLinks:
 
     def __init__(self, server_id: str, announce: Callable[[bytes], None], *, max_buffered_bytes: int) -> None:
         self.server_id = server_id
-        self.max_buffered_bytes = max_buffered_bytes
+        self._max_buffered_bytes = max_buffered_bytes
         self.hello = MAGIC + secrets.token_bytes(TOKEN_BYTES)
         self.sinks: dict[int, DeliverySink] = {}
-        self.incoming: set[_IncomingLink] = set()
+        self.incoming: set[IncomingLink] = set()
         self._announce = announce
         self._patterns: dict[int, str] = {}
         self._last_number = 0
@@ -74,7 +74,7 @@ class DirectLinks:
 
     async def start(self, host: str) -> None:
         """Listens on ``host`` and looks for others. Raises OSError if nobody can listen there."""
-        self._server = await asyncio.get_running_loop().create_server(lambda: _IncomingLink(self), host, 0)
+        self._server = await asyncio.get_running_loop().create_server(lambda: IncomingLink(self), host, 0)
         self._host, self._port = host, self._server.sockets[0].getsockname()[1]
         self._announce_within(0.0)
 
@@ -119,7 +119,7 @@ class DirectLinks:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def find(self, subject: str) -> "Way | None":
+    def find(self, subject: str) -> Way | None:
         """The link on which a message to the subject arrives; None if it must go over NATS."""
         try:
             return self._ways[subject]
@@ -127,7 +127,7 @@ class DirectLinks:
             way = self._ways[subject] = self._look_for(subject)
             return way
 
-    def _look_for(self, subject: str) -> "Way | None":
+    def _look_for(self, subject: str) -> Way | None:
         for peer in self._peers.values():
             if peer.link is not None and peer.link.up:
                 for number, pattern in peer.announcement.subscriptions.items():
@@ -186,13 +186,15 @@ class DirectLinks:
         if announcement.asks:
             self._announce_within(_ANNOUNCE_SOON_S)
 
-    def _connect(self, peer: "_Peer") -> None:
-        peer.link = _OutgoingLink(self, peer)
+    def _connect(self, peer: _Peer) -> None:
+        peer.link = OutgoingLink(
+            peer.announcement, max_buffered_bytes=self._max_buffered_bytes, changed=self._ways.clear, lost=self._lost
+        )
         task = asyncio.get_running_loop().create_task(self._open(peer, peer.link))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _open(self, peer: "_Peer", link: "_OutgoingLink") -> None:
+    async def _open(self, peer: _Peer, link: OutgoingLink) -> None:
         announced = peer.announcement
         try:
             if link.given_up:
@@ -204,7 +206,7 @@ class DirectLinks:
                 await link.opened
         except (OSError, TimeoutError) as error:
             link.close()
-            self.lost(link)
+            self._lost(link)
             if not peer.complained and self._peers.get(announced.server_id) is peer:
                 peer.complained = True
                 logger.warning(
@@ -220,190 +222,13 @@ class DirectLinks:
         else:
             logger.debug("there is a direct link to server %s", announced.server_id)
 
-    def changed(self) -> None:
-        """A link is up."""
-        self._ways.clear()
-
-    def lost(self, link: "_OutgoingLink") -> None:
+    def _lost(self, link: OutgoingLink) -> None:
         """A link is gone; if the other server isn't, it announces itself."""
         self._ways.clear()
-        if link.peer.link is link:
-            link.peer.link = None
-
-
-@dataclass(eq=False, slots=True)
-class _Peer:
-    """What is known of another server."""
-
-    announcement: Announcement
-    link: "_OutgoingLink | None" = None
-    complained: bool = False
-
-    def hang_up(self) -> None:
-        link, self.link = self.link, None
-        if link is not None:
-            link.close()
-
-
-class Way:
-    """How messages to one subject get to the server that listens."""
-
-    __slots__ = ("_link", "_number", "_subject")
-
-    def __init__(self, link: "_OutgoingLink", number: int, subject: str) -> None:
-        self._link = link
-        self._number = number
-        self._subject = subject
-
-    def publish(self, payloads: Sequence[bytes], reply: str) -> None:
-        """Sends them at once. Raises TransportClosed when too much waits for the other server already."""
-        self._link.send(encode_frames(self._number, self._subject, reply, payloads))
-
-
-class _OutgoingLink(asyncio.Protocol):
-    """A connection to another server, to send on."""
-
-    def __init__(self, links: DirectLinks, peer: _Peer) -> None:
-        self.peer = peer
-        self.up = False
-        self.given_up = False
-        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._links = links
-        self._transport: asyncio.Transport | None = None
-        self._gone = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if self.given_up:
-            self._transport.abort()
-            return
-        _notice_silence(transport.get_extra_info("socket"))
-        self._transport.write(MAGIC + self.peer.announcement.token)
-
-    def data_received(self, data: bytes) -> None:
-        if data != WELCOME or self.up or self.opened.done():
-            self.close()
-            return
-        self.up = True
-        self.opened.set_result(None)
-        self._links.changed()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self.up:
-            logger.info("the direct link to server %s is lost: %s", self.peer.announcement.server_id, error or "closed")
-        elif not self.opened.done():
-            self.opened.set_exception(error or ConnectionResetError("it hung up"))
-            self.opened.exception()  # whoever waits hears of it; nobody else has to
-        self.up, self._transport = False, None
-        self._gone.set()
-        self._links.lost(self)
-
-    def send(self, data: bytes) -> None:
-        assert self._transport is not None
-        waiting_bytes = self._transport.get_write_buffer_size()
-        if waiting_bytes + len(data) > self._links.max_buffered_bytes:
-            raise TransportClosed(
-                f"server {self.peer.announcement.server_id} is slow, and {waiting_bytes} bytes wait for it already "
-                "(transport.nats.buffer.max.size)"
-            )
-        self._transport.write(data)
-
-    def close(self) -> None:
-        """At once, whether it is there already or not."""
-        self.up, self.given_up = False, True
-        if self._transport is not None:
-            self._transport.abort()
-
-    async def finish(self) -> None:
-        """Closes it once the other server has taken what was sent, or doesn't."""
-        if self._transport is not None:
-            self.up = False
-            self._transport.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FINISH_TIMEOUT_S):
-                    await self._gone.wait()
-        self.close()
-
-
-class _IncomingLink(asyncio.Protocol):
-    """A connection from another server, to hear on."""
-
-    def __init__(self, links: DirectLinks) -> None:
-        self._links = links
-        self._hello = b""
-        self._reader: FrameReader | None = None
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if not self._links.listening or len(self._links.incoming) >= _MAX_INCOMING:
-            self.close()
-            return
-        self._links.incoming.add(self)
-        self._timer = asyncio.get_running_loop().call_later(_CONNECT_TIMEOUT_S, self.close)
-        _notice_silence(transport.get_extra_info("socket"))
-
-    def data_received(self, data: bytes) -> None:
-        if self._reader is None:
-            self._greet(data)
-            return
-        try:
-            found = self._reader.feed(data)
-        except ProtocolError as error:
-            logger.error("%s; hanging up", error)
-            self.close()
-            return
-        for number, deliveries in _by_subscription(found):
-            sink = self._links.sinks.get(number)
-            if sink is not None:
-                hand_over(sink, deliveries)
-
-    def _greet(self, data: bytes) -> None:
-        self._hello += data
-        if len(self._hello) < HELLO_BYTES:
-            return
-        if not hmac.compare_digest(self._hello, self._links.hello):
-            self._links.note_stranger()
-            self.close()
-            return
-        assert self._transport is not None
-        assert self._timer is not None
-        self._timer.cancel()
-        self._reader = FrameReader()
-        self._transport.write(WELCOME)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        del error
-        if self._timer is not None:
-            self._timer.cancel()
-        self._links.incoming.discard(self)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
-
-
-def _by_subscription(found: list[tuple[int, Delivery]]) -> list[tuple[int, list[Delivery]]]:
-    """In order of arrival, consecutive ones of one subscription together."""
-    if len(found) == 1:
-        return [(found[0][0], [found[0][1]])]
-    together: list[tuple[int, list[Delivery]]] = []
-    for number, delivery in found:
-        if together and together[-1][0] == number:
-            together[-1][1].append(delivery)
-        else:
-            together.append((number, [delivery]))
-    return together
+        for peer in self._peers.values():
+            if peer.link is link:
+                peer.link = None
 
 
 def _is_loopback(host: str) -> bool:
     return ip_address(host).is_loopback
-
-
-def _notice_silence(sock: socket.socket) -> None:
-    """A machine that is gone is noticed within seconds, whether there is something to send or not."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (*_KEEPALIVE, ("TCP_USER_TIMEOUT", _UNANSWERED_MS)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

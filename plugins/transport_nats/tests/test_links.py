@@ -15,7 +15,7 @@ from nats_transports import nats_transport
 from liftbridge.errors import PayloadTooLarge, TransportClosed
 from liftbridge.interfaces.transport import Delivery
 from liftbridge.testing.transport_suite import Collector
-from liftbridge_transport_nats import links as links_module
+from liftbridge_transport_nats import incoming_link
 from liftbridge_transport_nats.bulk import BulkConnection
 from liftbridge_transport_nats.frames import (
     HELLO_BYTES,
@@ -410,7 +410,7 @@ async def test_a_server_that_starts_again_while_it_is_connected_to_is_not_compla
 async def test_more_strangers_than_servers_are_hung_up_on(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(links_module, "_MAX_INCOMING", 3)
+    monkeypatch.setattr(incoming_link, "_MAX_INCOMING", 3)
     _a, b, _ear = await pair(make)
     async with asyncio.timeout(_TIMEOUT_S):
         while len(b._links.incoming) < 1:
