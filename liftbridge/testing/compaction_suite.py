@@ -16,7 +16,7 @@ from liftbridge.protocol.compaction import KeyCompactor
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.record_batch import HEADER_BYTES, RECORD_PREFIX_BYTES, iter_batches, iter_records
 from liftbridge.testing.batches import make_keyed_batch
-from liftbridge.testing.log_suite import EVERYTHING, OpenStorage, limits
+from liftbridge.testing.log_filling import EVERYTHING, OpeningStorage, OpenStorage, limits
 
 LOG = LogId(5, 0)
 #: A segment for each batch that the suite appends.
@@ -119,16 +119,8 @@ _STEPS = st.one_of(
 )
 
 
-class LogCompactionSuite:
+class LogCompactionSuite(OpeningStorage):
     """The tests. ``open_storage`` must be overridden: it opens the same storage again once the one before is closed."""
-
-    @pytest.fixture
-    def open_storage(self) -> OpenStorage:
-        raise NotImplementedError("override the fixture open_storage")
-
-    @pytest.fixture
-    def storage(self, open_storage: OpenStorage) -> LogStorage:
-        return open_storage()
 
     @pytest.fixture
     def log(self, storage: LogStorage) -> PartitionLog:

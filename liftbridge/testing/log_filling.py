@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from liftbridge.interfaces.log import LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.record_batch import HEADER_BYTES, iter_batches, iter_records
@@ -45,3 +47,15 @@ def read_all(log: PartitionLog) -> list[int]:
         offsets += offsets_in(data)
         offset = batches[-1].end_offset
     return offsets
+
+
+class OpeningStorage:
+    """The fixtures that suites of log storages share. ``open_storage`` must be overridden."""
+
+    @pytest.fixture
+    def open_storage(self) -> OpenStorage:
+        raise NotImplementedError("override the fixture open_storage")
+
+    @pytest.fixture
+    def storage(self, open_storage: OpenStorage) -> LogStorage:
+        return open_storage()

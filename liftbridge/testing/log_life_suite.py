@@ -16,6 +16,7 @@ from liftbridge.testing.log_filling import (
     LOG,
     NO_LIMITS,
     SMALL_SEGMENTS,
+    OpeningStorage,
     OpenStorage,
     fill,
     limits,
@@ -37,16 +38,8 @@ USES: dict[str, Callable[[PartitionLog], object]] = {
 }
 
 
-class LogLifeSuite:
-    """The tests, and the fixtures for all of the suite."""
-
-    @pytest.fixture
-    def open_storage(self) -> OpenStorage:
-        raise NotImplementedError("override the fixture open_storage")
-
-    @pytest.fixture
-    def storage(self, open_storage: OpenStorage) -> LogStorage:
-        return open_storage()
+class LogLifeSuite(OpeningStorage):
+    """The tests."""
 
     @pytest.fixture
     def log(self, storage: LogStorage) -> PartitionLog:
