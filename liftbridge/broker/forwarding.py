@@ -1,16 +1,18 @@
 """Publishing through a server that doesn't lead: whole chunks go to the leader, and its answers come back.
 
 Order: a lane's chunks are taken by leaders in the order of ``submit``. A chunk that no leader took is sent again, to the
-leader that metadata names by then, for a few seconds. A chunk that may have been taken is never sent again: when its
-answer doesn't come, or its leader changed, the publisher hears that nobody knows.
+leader that metadata names by then, for a few seconds. A chunk that may have been taken goes to nobody but the leader that it
+was sent to, which takes it once however often it comes: when an answer is late, that one is asked, says what it misses,
+and gives again what was lost of its answers. When it doesn't say anything, can't know, or leads no more, the publisher
+hears that nobody knows.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from typing import Protocol
 
 from liftbridge.broker.targets import RemoteLeader, Target, TargetTable
@@ -24,8 +26,11 @@ from liftbridge.protocol.forwarding import (
     CHUNK_OVERHEAD_BYTES,
     Answer,
     Chunk,
+    Question,
+    Verdict,
     decode_answer,
     encode_chunk,
+    encode_question,
 )
 from liftbridge.protocol.publish_requests import PublishRun
 from liftbridge.protocol.record_batch import RECORD_PREFIX, RECORD_PREFIX_BYTES
@@ -36,8 +41,14 @@ _TICK_S = 0.05
 _TICK_NS = 50_000_000
 #: A chunk that no leader takes is given up after this long.
 _ROUTE_TIMEOUT_NS = 5_000_000_000
-#: The leader took the chunk, as far as we know, and says nothing.
+#: The leader may have taken the chunk, and says nothing.
 _ANSWER_TIMEOUT_NS = 10_000_000_000
+#: A chunk that has been the oldest without an answer for so long is asked about: longer than answers take but for chunks
+#: that wait for replicas. Then again after twice as long, and so on.
+_PATIENCE_NS = 500_000_000
+_MAX_PATIENCE_NS = 1_000_000_000
+#: Gaps between what is asked about beyond so many can wait for the next question.
+_MAX_RANGES = 64
 #: How long answers of a former leader may still be on their way.
 _FORMER_LEADER_NS = 1_000_000_000
 #: A session with more than this on the way isn't read.
@@ -61,7 +72,7 @@ class ForwardSink(Protocol):
 
 @dataclass(slots=True)
 class _Pending:
-    """A chunk on its way; ``sequence`` is 0 until it is sent."""
+    """A chunk on its way; ``sequence`` is 0 until it is sent, in the attempt of the lane."""
 
     requests: bytes
     correlation_ids: Sequence[bytes]
@@ -94,6 +105,8 @@ class Forwarder:
         self.namespace = namespace
         self.answer_subject = f"{namespace}.published.{server_id}.{incarnation}"
         self._numbers = count(1)
+        #: Of attempts, of all lanes: a leader that forgot a lane knows by it what is older.
+        self.attempts = count(1)
         self._lanes: dict[int, ForwardLane] = {}
         self._subscription: Subscription | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -175,10 +188,19 @@ class ForwardLane:
         self._bytes = 0
         self._was_full = False
         self._attempt = 0
+        self._attempt_ended = True
         self._sequence = 0
         self._route: RemoteLeader | None = None
         self._retry_ns = 0
         self._left_ns = 0
+        #: The oldest chunk without an answer, since when it is that, and how long it may be.
+        self._watched, self._watched_ns, self._patience_ns = 0, 0, _PATIENCE_NS
+        #: Up to here, the leader was asked, or got chunks again: there is more than one copy of them on the way.
+        self._doubtful = 0
+        #: The leader said that it has all below.
+        self._held_below, self._held_ns = 0, 0
+        #: What the leader missed was sent again, from here on.
+        self._filled_from, self._filled_ns = 0, 0
 
     @property
     def busy(self) -> bool:
@@ -228,40 +250,22 @@ class ForwardLane:
             return
         if target.paused is not None:
             self._forwarder.resume(target.paused)
-        starts = target.leader != self._route
+        starts = self._attempt_ended or target.leader != self._route
         if target.leader is None or (starts and self._sent):
             return
         if starts:
             self._begin_attempt(target.leader)
-        while self._waiting and self._send(target.leader, self._waiting[0], now_ns, starts=starts):
+        while self._waiting and self._send(self._waiting[0], now_ns):
             self._waiting.popleft()
-            starts = False
 
     def _begin_attempt(self, route: RemoteLeader) -> None:
         self._route = route
-        self._attempt += 1
+        self._attempt = next(self._forwarder.attempts)
+        self._attempt_ended = False
 
-    def _send(self, leader: RemoteLeader, pending: _Pending, now_ns: int, *, starts: bool) -> bool:
+    def _send(self, pending: _Pending, now_ns: int) -> bool:
         sequence = self._sequence + 1
-        chunk = Chunk(
-            lane=self._number,
-            attempt=self._attempt,
-            sequence=sequence,
-            stream_id=leader.stream_id,
-            partition=self._partition,
-            leader_epoch=leader.leader_epoch,
-            starts=starts,
-            ack_inbox=pending.ack_inbox,
-            requests=pending.requests,
-        )
-        forwarder = self._forwarder
-        subject = subject_of(forwarder.namespace, leader.server_id)
-        try:
-            forwarder.transport.publish_direct(subject, [encode_chunk(chunk)], reply=forwarder.answer_subject)
-        except TransportError as error:
-            logger.debug("can't forward to %s now: %s", leader.server_id, error)
-            if starts:
-                self._route = None
+        if not self._transmit(pending, sequence):
             self._retry_ns = now_ns + _TICK_NS
             return False
         self._sequence = sequence
@@ -269,15 +273,79 @@ class ForwardLane:
         self._sent[sequence] = pending
         return True
 
+    def _transmit(self, pending: _Pending, sequence: int) -> bool:
+        leader = self._route
+        assert leader is not None
+        chunk = Chunk(
+            lane=self._number,
+            attempt=self._attempt,
+            sequence=sequence,
+            lowest=next(iter(self._sent), sequence),
+            stream_id=leader.stream_id,
+            partition=self._partition,
+            leader_epoch=leader.leader_epoch,
+            ack_inbox=pending.ack_inbox,
+            requests=pending.requests,
+        )
+        return self._publish(leader, encode_chunk(chunk))
+
+    def _publish(self, leader: RemoteLeader, data: bytes) -> bool:
+        forwarder = self._forwarder
+        subject = subject_of(forwarder.namespace, leader.server_id)
+        try:
+            forwarder.transport.publish_direct(subject, [data], reply=forwarder.answer_subject)
+        except TransportError as error:
+            logger.debug("can't forward to %s now: %s", leader.server_id, error)
+            return False
+        return True
+
+    def _ask(self) -> None:
+        """What became of all that has no answer?"""
+        leader = self._route
+        assert leader is not None
+        self._doubtful = self._sequence
+        awaited = tuple(islice(_ranges(self._sent), _MAX_RANGES))
+        question = Question(
+            self._number, self._attempt, leader.stream_id, self._partition, leader.leader_epoch, awaited
+        )
+        self._publish(leader, encode_question(question))
+
+    def _fill(self, first_sequence: int, now_ns: int) -> None:
+        """Sends again what the leader misses. It says so twice, when it is asked and when it sees a gap."""
+        if first_sequence == self._filled_from and now_ns - self._filled_ns < _PATIENCE_NS:
+            return
+        missing = [one for one in self._sent.values() if one.sequence >= first_sequence]
+        if missing:
+            self._filled_from, self._filled_ns, self._doubtful = first_sequence, now_ns, self._sequence
+        for pending in missing:
+            if not self._transmit(pending, pending.sequence):
+                return
+
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def take(self, answer: Answer) -> None:
         """An answer from a server that this lane sent to."""
-        pending = self._sent.get(answer.sequence)
-        if answer.attempt != self._attempt or pending is None:
+        if answer.attempt != self._attempt:
             return
-        if not answer.taken:
-            self._take_back(answer.sequence)
+        now_ns = self._forwarder.clock.monotonic_ns()
+        if answer.verdict is Verdict.DONE:
+            self._close(answer)
+        elif answer.verdict is Verdict.EXPECTED:
+            self._note_held(answer.sequence, now_ns)
+            self._fill(answer.sequence, now_ns)
+        elif answer.verdict is Verdict.NOT_TAKEN:
+            self._note_held(answer.sequence, now_ns)
+            self._take_back(answer.sequence, now_ns)
+        elif answer.verdict is Verdict.FORGOTTEN:
+            self._doubt(answer.sequence, answer.sequence, "the leader took the message and forgot its offset")
+        else:
+            self._take_strange(answer.sequence, now_ns)
+        self.pump(now_ns)
+
+    def _close(self, answer: Answer) -> None:
+        """All messages of a chunk have their outcome."""
+        pending = self._sent.get(answer.sequence)
+        if pending is None:
             return
         self._forget(pending)
         stored = len(pending.correlation_ids) - len(answer.refused)
@@ -285,16 +353,32 @@ class ForwardLane:
             pending.sink.stored(answer.responses, stored)
         for message in answer.refused:
             pending.sink.refused([message.correlation_id], Refusal(_kind_of(message.kind), message.text))
-        self.pump(self._forwarder.clock.monotonic_ns())
 
-    def _take_back(self, first_sequence: int) -> None:
+    def _note_held(self, end_sequence: int, now_ns: int) -> None:
+        """Whatever the leader holds takes as long as it takes: it waits for replicas."""
+        self._held_below, self._held_ns = max(self._held_below, end_sequence), now_ns
+
+    def _take_back(self, first_sequence: int, now_ns: int) -> None:
         """The leader took neither this chunk nor any behind it: they wait again, in their order."""
+        self._attempt_ended = True
         back = [one for sequence, one in self._sent.items() if sequence >= first_sequence]
         for one in back:
             del self._sent[one.sequence]
-        self._waiting.extendleft(reversed(back))
-        self._route = None
-        self._retry_ns = self._forwarder.clock.monotonic_ns() + _TICK_NS
+        if back:
+            self._waiting.extendleft(reversed(back))
+            self._retry_ns = now_ns + _TICK_NS
+
+    def _take_strange(self, sequence: int, now_ns: int) -> None:
+        """Of a chunk's only copy it is certain that it wasn't taken, and then nothing behind it was."""
+        if sequence <= self._doubtful:
+            self._doubt(0, sequence, "outcome unknown, the leader was restarted or leads no more")
+        elif sequence in self._sent:
+            self._take_back(sequence, now_ns)
+
+    def _doubt(self, first_sequence: int, last_sequence: int, reason: str) -> None:
+        """Nobody can know any more what became of these."""
+        for pending in [one for one in self._sent.values() if first_sequence <= one.sequence <= last_sequence]:
+            self._refuse(pending, RefusalKind.OUTCOME_UNKNOWN, reason)
 
     def _forget(self, pending: _Pending) -> None:
         self._sent.pop(pending.sequence, None)
@@ -310,13 +394,28 @@ class ForwardLane:
         if not self.busy:
             return
         self._watch_former_leader(now_ns)
-        for pending in [one for one in self._sent.values() if now_ns - one.sent_ns > _ANSWER_TIMEOUT_NS]:
+        self._watch_oldest(now_ns)
+        for pending in [one for one in self._sent.values() if now_ns - self._heard_ns(one) > _ANSWER_TIMEOUT_NS]:
             self._refuse(pending, RefusalKind.OUTCOME_UNKNOWN, "the leader doesn't answer; the message may be stored")
         self.pump(now_ns)
         for pending in [one for one in self._waiting if now_ns - one.taken_ns > _ROUTE_TIMEOUT_NS]:
             self._waiting.remove(pending)
             text = f"no server that leads partition {self._partition} of stream {self._stream} took the message"
             self._refuse(pending, RefusalKind.NOT_LEADER, text)
+
+    def _heard_ns(self, pending: _Pending) -> int:
+        """When the leader last said that it has it, if ever."""
+        return max(pending.sent_ns, self._held_ns) if pending.sequence < self._held_below else pending.sent_ns
+
+    def _watch_oldest(self, now_ns: int) -> None:
+        """Answers come in order but for chunks that wait for replicas: if the oldest is still the same, some may be lost,
+        or chunks. A leader that is slow answers one after the other, and isn't asked."""
+        oldest = next(iter(self._sent), 0)
+        if oldest != self._watched:
+            self._watched, self._watched_ns, self._patience_ns = oldest, now_ns, _PATIENCE_NS
+        elif oldest and now_ns - self._watched_ns >= self._patience_ns:
+            self._watched_ns, self._patience_ns = now_ns, min(2 * self._patience_ns, _MAX_PATIENCE_NS)
+            self._ask()
 
     def _watch_former_leader(self, now_ns: int) -> None:
         """What was sent to a leader that leads no more has a moment for its answers."""
@@ -350,6 +449,18 @@ class ForwardLane:
 def _kind_of(name: str) -> RefusalKind:
     """A newer server may have kinds that this one doesn't know."""
     return RefusalKind[name] if name in RefusalKind.__members__ else RefusalKind.STORAGE
+
+
+def _ranges(sequences: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges: the first, and behind the last."""
+    first = end = 0
+    for sequence in sequences:
+        if sequence != end:
+            if first:
+                yield first, end
+            first = sequence
+        end = sequence + 1
+    yield first, end
 
 
 def _pieces(requests: bytes, ids: Sequence[bytes], max_bytes: int) -> Iterator[tuple[bytes, Sequence[bytes]]]:

@@ -98,6 +98,12 @@ class TargetTable:
         stream = self._state.stream_by_id(stream_id)
         return None if stream is None else self.find(stream.name, partition, ACK_LEADER)
 
+    def leader_epoch_here(self, stream_id: int, partition: int) -> int | None:
+        """The leader epoch in which this server leads the partition at present, whether messages can go there or not."""
+        stream = self._state.stream_by_id(stream_id)
+        local = None if stream is None else self._partitions.get(stream.name, partition)
+        return None if local is None or local.leader is None else local.leader.leader_epoch
+
     def listeners(self, subject: str) -> tuple[LocalPartition, ...]:
         """The partitions led here, in no load-balance group, that hear what is published on ``subject``. A paused one is
         resumed by what it is given."""

@@ -39,10 +39,12 @@ import zlib
 from pathlib import Path
 
 import pytest
-from broken_cluster import BUGS, CALM, ELSEWHERE, WAYS
+from broken_cluster import BREAKS, BUGS, CALM, ELSEWHERE, WAYS
 from simulation.invariants import Violation
 from simulation.leases import LeaseWorld
 from simulation.world import World
+
+from liftbridge.protocol.generated import api_pb2 as api
 
 RUNS = 100
 SECONDS = 3.0
@@ -50,6 +52,8 @@ SECONDS = 3.0
 LIVES = 60
 SESSION_TIMEOUT_S = 1.0
 KNOWN_BUGS = range(1, 31)
+#: The link breaks that carries a chunk, then the one that carries the question about it, then the one with what was lost.
+LONGEST_WAIT_S = 4.0
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -100,6 +104,17 @@ def test_whichever_way_messages_take() -> None:
     """Links and NATS, each slow, cut or away while the other isn't: what takes one overtakes what took the other."""
     for seed in range(15):
         World(seed, seconds=5.0, weights={**WAYS, "disconnect": 3, "isolate": 3}, publish_every_s=0.02).run()
+
+
+def test_what_broken_links_lose_is_acked_soon_while_all_servers_live() -> None:
+    """Chunks that are forwarded, and their answers."""
+    worlds = [World(seed, seconds=5.0, weights=BREAKS, publish_every_s=0.02).run() for seed in range(10)]
+    messages = [one for world in worlds for one in world.invariants.messages() if one.policy != api.NONE]
+    assert len(messages) > 1000
+    assert [one for one in messages if one.offset is None] == [], "told that it isn't stored, or may not be"
+    waits_s = [((one.answered_ns or 0) - one.sent_ns) / 1e9 for one in messages]
+    assert max(waits_s) > 0.5, "nothing was lost"
+    assert max(waits_s) < LONGEST_WAIT_S
 
 
 _TELL = """

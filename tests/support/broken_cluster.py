@@ -24,7 +24,9 @@ from broken_replication import (
 from simulation.disk import Disk
 from simulation.world import World
 
-from liftbridge.broker.forwarded import ForwardServer, _Lane
+from liftbridge.broker.forwarded import ForwardServer
+from liftbridge.broker.forwarded_lane import ForwardedLane
+from liftbridge.broker.forwarding import ForwardLane
 from liftbridge.cluster.control import ControllerCore
 from liftbridge.metadata.commands import PartitionChange
 from liftbridge.metadata.model import PartitionState, ServerStatus
@@ -33,7 +35,6 @@ from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.replication import serving
 from liftbridge.partition.replication.leading import LeaderReplication
 from liftbridge.protocol.forwarding import Chunk
-from liftbridge.protocol.publish_requests import RequestParser
 
 _LEADER = "liftbridge.partition.roles.LeaderReplication"
 _FOLLOWER = "liftbridge.partition.roles.FollowerReplication"
@@ -94,14 +95,25 @@ def snapshot_of_the_living(state: MetadataState) -> bytes:
 _snapshot = MetadataState.snapshot
 
 
-def takes_any_chunk(server: ForwardServer, chunk: Chunk, answer_subject: str) -> None:
+def takes_any_chunk(server: ForwardServer, chunk: Chunk, lane: ForwardedLane, answer_subject: str) -> None:
     """As if nothing could overtake anything."""
-    lane = server._lanes.setdefault((answer_subject, chunk.lane), _Lane(RequestParser()))
-    lane.attempt, lane.next_sequence = chunk.attempt, chunk.sequence
-    _take(server, chunk, answer_subject)
+    if chunk.sequence not in lane.answers:
+        lane.next_sequence = chunk.sequence
+    _take(server, chunk, lane, answer_subject)
+
+
+def takes_copies(server: ForwardServer, chunk: Chunk, lane: ForwardedLane, answer_subject: str) -> None:
+    """As if each chunk came once."""
+    lane.next_sequence = min(lane.next_sequence, chunk.sequence)
+    _take(server, chunk, lane, answer_subject)
 
 
 _take = ForwardServer._take
+
+
+def takes_back_what_may_be_stored(lane: ForwardLane, sequence: int, now_ns: int) -> None:
+    """As if a restarted leader knew what it took before."""
+    lane._take_back(min([sequence, *lane._sent]), now_ns)
 
 
 def forgets_unclean_stop(disk: Disk) -> bool:
@@ -153,6 +165,14 @@ _KILLS = {**CALM, "kill": 4, "freeze": 2, "lose_power": 0, "transfer": 1, "bad_n
 _RELAPSES = {**CALM, "relapse": 5, "lose_power": 0, "cut": 1, "transfer": 0}
 #: Ways between servers that come, go and are slow; nobody else does.
 WAYS = {**CALM, "slow_link": 8, "break_link": 8, "cut": 5, "transfer": 1, "lose_power": 0}
+#: Links that break, and nothing else.
+BREAKS = {
+    **CALM,
+    **dict.fromkeys(("cut", "slow_link", "bad_network", "transfer", "lose_power", "relapse"), 0.0),
+    "break_link": 20,
+}
+#: Chunks and answers are lost while who leads changes.
+_LOSSES = {**CALM, "break_link": 10, "transfer": 5, "kill": 3, "slow_link": 4, "lose_power": 0}
 _PAGE = {"streams.durability": "page"}
 _SYNC = {"streams.durability": "sync"}
 
@@ -188,6 +208,15 @@ BUGS: dict[str, Bug] = {
     ),
     "forwarded chunks overtake each other": Bug(
         {"liftbridge.broker.forwarded.ForwardServer._take": takes_any_chunk}, None, WAYS, publish_every_s=0.02, seed=33
+    ),
+    "a copy of a chunk is stored, too": Bug(
+        {"liftbridge.broker.forwarded.ForwardServer._take": takes_copies}, None, WAYS, publish_every_s=0.02
+    ),
+    "what a restarted leader may have stored is sent again": Bug(
+        {"liftbridge.broker.forwarding.ForwardLane._take_strange": takes_back_what_may_be_stored},
+        None,
+        _LOSSES,
+        publish_every_s=0.02,
     ),
     "a follower begins below what was asked": Bug(
         {"liftbridge.broker.subscribing.Subscribing._look_for_end": _nothing_async}

@@ -24,7 +24,7 @@ def free_port() -> int:
 
 class BrokerProcess:
     """``arguments`` are more of ``liftbridge serve``'s. With ``nats_url`` empty, the broker brings its own nats-server.
-    ``bootstrap`` is how it gets into a cluster; empty: it joins one."""
+    ``bootstrap`` is how it gets into a cluster; empty: it joins one. ``program`` is what Python runs."""
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class BrokerProcess:
         nats_url: str = "",
         server_id: str = "broker",
         bootstrap: tuple[str, ...] = ("--raft-bootstrap-seed",),
+        program: tuple[str, ...] = ("-m", "liftbridge"),
     ) -> None:
         self.data_dir = data_dir
         self.port = free_port()
@@ -40,6 +41,7 @@ class BrokerProcess:
         self.arguments = list(arguments)
         self.server_id = server_id
         self.bootstrap = bootstrap
+        self.program = program
         self._nats_url = nats_url
         self.nats_url = nats_url
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +74,7 @@ class BrokerProcess:
 
     def command(self) -> list[str]:
         """What starts it, on the same data as before."""
-        command = [sys.executable, "-m", "liftbridge", "serve", "--id", self.server_id, "--host", "127.0.0.1"]
+        command = [sys.executable, *self.program, "serve", "--id", self.server_id, "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--data-dir", str(self.data_dir), *self.bootstrap]
         if self._nats_url:
             command += ["--nats-servers", self._nats_url]

@@ -20,15 +20,24 @@ SEED = ("--raft-bootstrap-seed",)
 
 class ClusterProcesses:
     """Servers by ID. Nothing runs before ``start``. With ``cables``, those to NATS can be cut. Without ``links``, a server
-    whose cable is cut reaches nobody."""
+    whose cable is cut reaches nobody. ``program`` is what their Python runs."""
 
-    def __init__(self, folder: Path, *, namespace: str = "test", cables: bool = False, links: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        namespace: str = "test",
+        cables: bool = False,
+        links: bool = True,
+        program: tuple[str, ...] = ("-m", "liftbridge"),
+    ) -> None:
         self.folder = folder
         self.namespace = namespace
         self.nats = NatsProcess()
         self.nats.start()
         self.cables = Cables(self.nats.port) if cables else None
         self.links = links
+        self.program = program
         self.servers: dict[str, BrokerProcess] = {}
 
     def add(self, server_id: str, *arguments: str, bootstrap: tuple[str, ...] = ()) -> BrokerProcess:
@@ -41,6 +50,7 @@ class ClusterProcesses:
             nats_url=self.cables.lay(server_id) if self.cables else self.nats.url,
             server_id=server_id,
             bootstrap=bootstrap,
+            program=self.program,
         )
         return server
 

@@ -36,8 +36,12 @@ class Published:
     sent_ns: int
     offset: int | None = None
     refused: bool = False
-    answered: bool = False
+    answered_ns: int | None = None
     session: "_Session | None" = None
+
+    @property
+    def answered(self) -> bool:
+        return self.answered_ns is not None
 
     @property
     def session_alive(self) -> bool:
@@ -152,7 +156,7 @@ class _Answers:
         if one is None:
             invariants.fail("I17", f"an answer to nothing that waits: {response}")
             return
-        one.answered = True
+        one.answered_ns = session.publisher.timeline.now_ns
         if response.HasField("asyncError"):
             one.refused = response.asyncError.code != api.PublishAsyncError.UNKNOWN
             invariants.refused(stream, one, session.server)

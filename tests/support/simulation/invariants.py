@@ -359,6 +359,10 @@ class Invariants:
         if message.offset > reader.next_offset and reader.next_offset >= start_offset:
             self.fail("I4", f"{where}: got offset {message.offset} after {reader.next_offset - 1}, and nothing between")
 
+    def messages(self) -> "list[Published]":
+        """All that were published."""
+        return list(self._messages.values())
+
     def unanswered(self) -> "list[Published]":
         """Messages that want an ack and have no answer."""
         return [one for one in self._messages.values() if not one.answered and one.policy != api.NONE]

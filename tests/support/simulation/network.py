@@ -3,7 +3,7 @@ past it, from server to server (:mod:`simulation.links`).
 
 A server has two connections, as the real transport has: what goes out with ``echo`` and what goes out without may
 overtake each other. Hostile networks repeat and reorder more than NATS would; only conversations that must bear that
-(Raft's and replication's) get it.
+(Raft's, replication's and forwarding's) get it.
 """
 
 import asyncio
@@ -19,6 +19,8 @@ from simulation.links import DirectLink, Link
 from simulation.process import Process, Timeline
 
 MAX_PAYLOAD_BYTES = 16 * 1024
+#: In the subjects of conversations that bear anything.
+_HARDENED = (".raft.", ".replication.", ".publish.", ".published.")
 
 
 class Message(NamedTuple):
@@ -132,7 +134,7 @@ class Network:
             return
         delay_s = (self.delay_s if away else 0.0001) * (0.5 + self.chance.random()) + self.slow.get(link, 0.0)
         due_ns = self.timeline.now_ns + int(delay_s * 1e9)
-        bears_anything = away and (".raft." in message.subject or ".replication." in message.subject)
+        bears_anything = away and any(part in message.subject for part in _HARDENED)
         if bears_anything and self.repeats and self.chance.random() < self.repeats:
             late_ns = due_ns + int(self.chance.random() * 0.2e9)
             self.timeline.at(late_ns, lambda: self._arrive(link, subscription, message))

@@ -1,4 +1,5 @@
-"""Lanes to partitions that other servers lead: order is kept, nothing is sent twice that may be stored, all is answered."""
+"""Lanes to partitions that other servers lead: order is kept, what may be stored goes to nobody but who may have stored it,
+all is answered."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +13,15 @@ from liftbridge.errors import TransportClosed
 from liftbridge.interfaces.transport import Delivery
 from liftbridge.partition.partition import PartitionKey
 from liftbridge.partition.refusal import Refusal, RefusalKind
-from liftbridge.protocol.forwarding import Answer, Chunk, RefusedMessage, decode_chunk, encode_answer
+from liftbridge.protocol.forwarding import (
+    Answer,
+    Chunk,
+    Question,
+    RefusedMessage,
+    Verdict,
+    decode_to_leader,
+    encode_answer,
+)
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.publish_requests import RequestParser
 from liftbridge.protocol.record_batch import RECORD_PREFIX
@@ -22,18 +31,23 @@ TARGET = Target(AckTarget("s", "s"), "s", None, RemoteLeader("b", 7, 3), False, 
 
 
 class Wire:
-    """The transport's sending side: what was published, as chunks."""
+    """The transport's sending side: what was published, as chunks and questions."""
 
     max_payload_bytes = 1024 * 1024
 
     def __init__(self) -> None:
         self.chunks: list[tuple[str, Chunk]] = []
+        self.questions: list[tuple[str, Question]] = []
         self.away = False
 
     def publish_direct(self, subject: str, payloads: Sequence[bytes], **_: Any) -> None:
         if self.away:
             raise TransportClosed("away")
-        self.chunks += [(subject, decode_chunk(payload)) for payload in payloads]
+        for message in map(decode_to_leader, payloads):
+            if isinstance(message, Chunk):
+                self.chunks.append((subject, message))
+            else:
+                self.questions.append((subject, message))
 
 
 class Targets:
@@ -78,6 +92,7 @@ class World:
             resume=self.resumed.append,
         )
         self.rooms = 0
+        self.attempt = 0
         self.lane: ForwardLane = self.forwarder.open_lane("s", 0, self._has_room)
 
     def _has_room(self) -> None:
@@ -93,10 +108,25 @@ class World:
         """Where each chunk since the last call went, whose messages are in it, and whether an attempt begins with it."""
         chunks, self.wire.chunks = self.wire.chunks, []
         self.last = [chunk for _, chunk in chunks]
-        return [(subject, _ids(chunk), chunk.starts) for subject, chunk in chunks]
+        return [(subject, _ids(chunk), self._starts(chunk)) for subject, chunk in chunks]
 
-    def answer(self, chunk: Chunk, *, taken: bool = True, refused: tuple[RefusedMessage, ...] = ()) -> None:
-        answer = Answer(chunk.lane, chunk.attempt, chunk.sequence, taken, b"", refused)
+    def _starts(self, chunk: Chunk) -> bool:
+        before, self.attempt = self.attempt, chunk.attempt
+        return before != chunk.attempt
+
+    def asked(self) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
+        """Who was asked since the last call, and about what."""
+        questions, self.wire.questions = self.wire.questions, []
+        return [(subject, question.awaited) for subject, question in questions]
+
+    def answer(self, chunk: Chunk, *, refused: tuple[RefusedMessage, ...] = ()) -> None:
+        self._hear(Answer(chunk.lane, chunk.attempt, chunk.sequence, Verdict.DONE, b"", refused))
+
+    def say(self, verdict: Verdict, about: Chunk, sequence: int | None = None) -> None:
+        """The leader says it of the chunk's sequence, or another one, in the chunk's attempt."""
+        self._hear(Answer(about.lane, about.attempt, about.sequence if sequence is None else sequence, verdict))
+
+    def _hear(self, answer: Answer) -> None:
         self.forwarder._receive([Delivery(self.forwarder.answer_subject, "", [encode_answer(answer)])])
 
     def pass_time(self, seconds: float) -> None:
@@ -129,8 +159,8 @@ async def test_what_was_not_taken_is_sent_again_in_order_under_a_new_attempt(wor
     world.sent()
     first, second, third = world.last
     world.answer(first)
-    world.answer(second, taken=False)
-    world.answer(third, taken=False)
+    world.say(Verdict.NOT_TAKEN, second)
+    world.say(Verdict.NOT_TAKEN, third, second.sequence)
     world.submit("4")
     assert world.sent() == []
     world.pass_time(0.1)
@@ -171,6 +201,171 @@ async def test_silence_of_the_leader_is_an_unknown_outcome(world: World) -> None
     world.submit("1")
     world.pass_time(11)
     assert world.outcomes.refusals == [(b"1", RefusalKind.OUTCOME_UNKNOWN)]
+
+
+async def test_the_leader_is_asked_about_what_it_doesnt_answer_more_and_more_rarely(world: World) -> None:
+    for id_ in ("1", "2", "3"):
+        world.submit(id_)
+    world.sent()
+    world.answer(world.last[1])
+    first = world.last[0].sequence
+    moments = []
+    for moment in range(1, 60):
+        world.pass_time(0.05)
+        if asked := world.asked():
+            moments.append(round(moment * 0.05, 2))
+            assert asked == [("n.publish.b", ((first, first + 1), (first + 2, first + 3)))]
+    assert moments == [0.55, 1.55, 2.55]
+    assert world.sent() == [], "a question is small; only what the leader misses is sent again"
+
+
+async def test_a_leader_that_answers_slowly_one_after_the_other_is_left_alone(world: World) -> None:
+    for id_ in range(20):
+        world.submit(str(id_))
+    world.sent()
+    for chunk in world.last:
+        for _ in range(8):
+            world.pass_time(0.05)
+        world.answer(chunk)
+    assert world.asked() == []
+    assert world.outcomes.stored_count == 20
+
+
+async def test_what_the_leader_misses_is_sent_again_as_it_was_before_anything_new(world: World) -> None:
+    for id_ in ("1", "2", "3"):
+        world.submit(id_)
+    world.sent()
+    before = world.last
+    world.say(Verdict.EXPECTED, before[1])
+    assert [ids for _, ids, starts in world.sent() if not starts] == [["2"], ["3"]]
+    assert [(one.attempt, one.sequence) for one in world.last] == [(one.attempt, one.sequence) for one in before[1:]]
+    world.submit("4")
+    assert world.sent() == [("n.publish.b", ["4"], False)]
+    assert {one.lowest for one in world.last} == {before[0].sequence}
+
+
+async def test_a_leader_that_says_twice_what_it_misses_gets_it_once_until_there_is_reason_to_think_it_is_lost_again(
+    world: World,
+) -> None:
+    world.submit("1")
+    world.submit("2")
+    world.sent()
+    first = world.last[0]
+    for _ in range(3):
+        world.say(Verdict.EXPECTED, first)
+    assert [ids for _, ids, _ in world.sent()] == [["1"], ["2"]]
+    world.pass_time(0.6)
+    world.say(Verdict.EXPECTED, first)
+    assert [ids for _, ids, _ in world.sent()] == [["1"], ["2"]]
+
+
+async def test_a_chunk_that_the_leader_holds_may_wait_for_its_replicas_as_long_as_it_says_so(world: World) -> None:
+    world.submit("1")
+    world.sent()
+    (chunk,) = world.last
+    for _ in range(60):
+        world.pass_time(0.5)
+        if world.asked():
+            world.say(Verdict.EXPECTED, chunk, chunk.sequence + 1)
+    assert world.outcomes.refusals == []
+    world.answer(chunk)
+    assert world.outcomes.stored_count == 1
+    assert world.sent() == []
+
+
+async def test_a_leader_that_held_a_chunk_and_falls_silent_is_given_up(world: World) -> None:
+    world.submit("1")
+    world.sent()
+    world.pass_time(8)
+    world.say(Verdict.EXPECTED, world.last[0], world.last[0].sequence + 1)
+    world.pass_time(8)
+    assert world.outcomes.refusals == []
+    world.pass_time(3)
+    assert world.outcomes.refusals == [(b"1", RefusalKind.OUTCOME_UNKNOWN)]
+
+
+async def test_a_chunk_that_was_given_up_is_named_no_longer_so_that_the_leader_goes_on_without_it(world: World) -> None:
+    world.submit("1")
+    world.pass_time(9)
+    world.submit("2")
+    world.pass_time(2)
+    world.sent()
+    first, second = world.last
+    world.say(Verdict.EXPECTED, first)
+    assert [ids for _, ids, _ in world.sent()] == [["2"]]
+    (again,) = world.last
+    assert (again.sequence, again.lowest) == (second.sequence, second.sequence)
+
+
+async def test_only_copies_that_a_strange_server_didnt_take_are_sent_again(world: World) -> None:
+    world.submit("1")
+    world.submit("2")
+    world.sent()
+    first, second = world.last
+    world.say(Verdict.STRANGE, first)
+    world.say(Verdict.STRANGE, second)
+    world.pass_time(0.1)
+    assert world.sent() == [("n.publish.b", ["1"], True), ("n.publish.b", ["2"], False)]
+    assert world.outcomes.refusals == []
+
+
+@pytest.mark.parametrize("sent_again", [True, False], ids=["sent again", "asked about"])
+async def test_what_a_strange_server_may_have_taken_in_a_former_life_is_unknown_at_once(
+    world: World, sent_again: bool
+) -> None:
+    world.submit("1")
+    world.submit("2")
+    world.sent()
+    first, second = world.last
+    if sent_again:
+        world.say(Verdict.EXPECTED, first)
+    else:
+        world.pass_time(0.05)
+        world.pass_time(0.6)
+    world.submit("3")
+    world.sent()
+    (third,) = world.last[-1:]
+    world.say(Verdict.STRANGE, second)
+    assert world.outcomes.refusals == [(b"1", RefusalKind.OUTCOME_UNKNOWN), (b"2", RefusalKind.OUTCOME_UNKNOWN)]
+    world.say(Verdict.STRANGE, third)
+    world.pass_time(0.1)
+    assert world.sent() == [("n.publish.b", ["3"], True)]
+
+
+async def test_a_strange_servers_word_about_a_chunk_that_was_given_up_concerns_no_other(world: World) -> None:
+    world.submit("1")
+    world.sent()
+    (first,) = world.last
+    world.lane._doubt(0, first.sequence, "given up before anybody could be asked")
+    world.submit("2")
+    world.sent()
+    world.say(Verdict.STRANGE, first)
+    world.pass_time(0.1)
+    assert world.sent() == []
+
+
+async def test_an_answer_that_the_leader_forgot_is_an_unknown_outcome_and_nothing_else_is(world: World) -> None:
+    world.submit("1")
+    world.submit("2")
+    world.sent()
+    world.say(Verdict.FORGOTTEN, world.last[0])
+    world.answer(world.last[1])
+    assert world.outcomes.refusals == [(b"1", RefusalKind.OUTCOME_UNKNOWN)]
+    assert world.outcomes.stored_count == 1
+
+
+async def test_attempts_of_all_lanes_are_numbered_in_the_order_of_their_beginnings(world: World) -> None:
+    other = world.forwarder.open_lane("s", 0, lambda: None)
+    world.submit("1")
+    world.sent()
+    (mine,) = world.last
+    world.lane, lane = other, world.lane
+    world.submit("2")
+    world.lane = lane
+    world.say(Verdict.NOT_TAKEN, mine)
+    world.pass_time(0.1)
+    attempts = [chunk.attempt for _, chunk in world.wire.chunks]
+    assert mine.attempt < attempts[0] < attempts[1]
 
 
 async def test_messages_that_nobody_takes_are_refused_for_certain(world: World) -> None:
