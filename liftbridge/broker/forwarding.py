@@ -51,6 +51,8 @@ _MAX_PATIENCE_NS = 1_000_000_000
 _MAX_RANGES = 64
 #: How long answers of a former leader may still be on their way.
 _FORMER_LEADER_NS = 1_000_000_000
+#: The answer to a chunk is one message, too: so much of it is for each of the chunk's messages.
+_ANSWER_BYTES = 512
 #: A session with more than this on the way isn't read.
 MAX_LANE_BYTES = 1024 * 1024
 
@@ -464,14 +466,15 @@ def _ranges(sequences: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def _pieces(requests: bytes, ids: Sequence[bytes], max_bytes: int) -> Iterator[tuple[bytes, Sequence[bytes]]]:
-    """The requests in pieces that the transport carries, each with its correlation IDs."""
-    if len(requests) <= max_bytes:
+    """The requests in pieces that the transport carries, and whose answers it carries, each with its correlation IDs."""
+    max_messages = max(1, max_bytes // _ANSWER_BYTES)
+    if len(requests) <= max_bytes and len(ids) <= max_messages:
         yield requests, ids
         return
     start = position = first = number = 0
     while position < len(requests):
         end = position + RECORD_PREFIX_BYTES + RECORD_PREFIX.unpack_from(requests, position)[1]
-        if end - start > max_bytes and position > start:
+        if position > start and (end - start > max_bytes or number - first == max_messages):
             yield requests[start:position], ids[first:number]
             start, first = position, number
         position, number = end, number + 1

@@ -423,6 +423,14 @@ async def test_requests_too_large_for_one_message_are_divided_between_requests(w
     assert len(pieces) > 1
 
 
+async def test_small_requests_are_divided_so_that_the_acks_of_each_chunk_fit_one_message(world: World) -> None:
+    ids = [f"{number:04}" for number in range(5000)]
+    world.submit(*ids, value=b"")
+    pieces = world.sent()
+    assert [id_ for _, some, _ in pieces for id_ in some] == ids
+    assert max(len(some) for _, some, _ in pieces) * 512 <= world.wire.max_payload_bytes
+
+
 async def test_a_message_that_fits_no_chunk_is_refused_at_once_and_the_others_go(world: World) -> None:
     world.submit("1")
     world.submit("2", value=b"x" * world.wire.max_payload_bytes)
