@@ -339,7 +339,9 @@ class ForwardLane:
             self._note_held(answer.sequence, now_ns)
             self._take_back(answer.sequence, now_ns)
         elif answer.verdict is Verdict.FORGOTTEN:
-            self._doubt(answer.sequence, answer.sequence, "the leader took the message and forgot its offset")
+            self._doubt(
+                answer.sequence, answer.sequence, "outcome unknown, the leader took it and has no answer any more"
+            )
         else:
             self._take_strange(answer.sequence, now_ns)
         self.pump(now_ns)
