@@ -20,8 +20,12 @@ from liftbridge.metadata.asking import ControllerClient
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.protocol.generated import internal_pb2 as internal
 
-#: What ``cluster status`` returns when it shows that a server is down or a partition offline.
+#: What ``cluster status`` returns when it shows that a server is down, a partition offline, or a replica in trouble.
 EXIT_UNHEALTHY = 3
+_PROBLEMS = {
+    internal.PartitionTrouble.CANNOT_OPEN: "can't open it",
+    internal.PartitionTrouble.CANNOT_STORE: "can't store",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ def _request(question: ClusterQuestion) -> internal.ControlRequest:
 def _show_status(cluster: internal.ClusterPicture, *, as_json: bool) -> int:
     servers = [_server(member, cluster) for member in cluster.members]
     down = [one["server"] for one in servers if one["status"] == "down"]
-    healthy = not down and not cluster.offline_partitions
+    healthy = not (down or cluster.offline_partitions or cluster.replicas_in_trouble)
     if as_json:
         picture = {
             "cluster_id": cluster.cluster_id,
@@ -110,6 +114,8 @@ def _show_status(cluster: internal.ClusterPicture, *, as_json: bool) -> int:
             "partitions": cluster.partitions,
             "offline_partitions": cluster.offline_partitions,
             "partitions_out_of_sync": cluster.partitions_out_of_sync,
+            "replicas_in_trouble": cluster.replicas_in_trouble,
+            "troubles": [_trouble(one) for one in cluster.troubles],
             "healthy": healthy,
             "servers": servers,
         }
@@ -117,6 +123,17 @@ def _show_status(cluster: internal.ClusterPicture, *, as_json: bool) -> int:
     else:
         _print_status(cluster, servers)
     return 0 if healthy else EXIT_UNHEALTHY
+
+
+def _trouble(trouble: internal.TroublePicture) -> dict[str, Any]:
+    return {
+        "stream": trouble.stream,
+        "partition": trouble.partition,
+        "server": trouble.server_id,
+        "role": "leader" if trouble.leads else "follower",
+        "problem": _PROBLEMS[trouble.kind],
+        "reason": trouble.text or f"the log of server {trouble.server_id} says why",
+    }
 
 
 def _server(member: internal.MemberPicture, cluster: internal.ClusterPicture) -> dict[str, Any]:
@@ -141,7 +158,7 @@ def _print_status(cluster: internal.ClusterPicture, servers: list[dict[str, Any]
     print(f"metadata    led by {cluster.metadata_leader} in term {cluster.term}, {cluster.applied_index} changes")
     print(
         f"partitions  {cluster.partitions}: {cluster.offline_partitions} offline, "
-        f"{cluster.partitions_out_of_sync} with replicas out of sync"
+        f"{cluster.partitions_out_of_sync} with replicas out of sync, {cluster.replicas_in_trouble} replicas in trouble"
     )
     print()
     table = Table(box=None, pad_edge=False)
@@ -151,3 +168,15 @@ def _print_status(cluster: internal.ClusterPicture, servers: list[dict[str, Any]
         heard = "" if one["silent_ms"] is None else f"{one['silent_ms'] / 1000:.1f} s ago"
         table.add_row(*(str(value) for name, value in one.items() if name != "silent_ms"), heard)
     Console(width=160).print(table)
+    _print_troubles(cluster)
+
+
+def _print_troubles(cluster: internal.ClusterPicture) -> None:
+    if cluster.troubles:
+        print()
+    for one in map(_trouble, cluster.troubles):
+        where = f"partition {one['partition']} of stream {one['stream']}"
+        print(f"{where}: {one['role']} {one['server']} {one['problem']}: {one['reason']}")
+    more = cluster.replicas_in_trouble - len(cluster.troubles)
+    if more:
+        print(f"... and {more} more replicas")

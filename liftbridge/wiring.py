@@ -6,7 +6,7 @@ In two steps, because most of the kernel needs the controller, which there is on
 """
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +55,8 @@ from liftbridge.partition.auto_pause import AutoPauser
 from liftbridge.partition.cleaner import Cleaner
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.replication.exchange import ReplicationExchange
+from liftbridge.partition.room import RoomWatch
+from liftbridge.partition.troubles import Troubles
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.stream_settings import activity_settings, exchange_limits, internal_streams, stream_defaults
 from liftbridge.version import version
@@ -72,6 +74,8 @@ class Setup:
     #: Empty until consensus has replayed what is stored.
     state: MetadataState
     keys: KeyRing | None
+    #: What is wrong with this server's partitions: the cluster hears of it.
+    troubles: Troubles = field(default_factory=Troubles)
 
     @property
     def namespace(self) -> str:
@@ -168,6 +172,7 @@ def make_node(setup: Setup, parts: Parts, identity: Identity, fail: Callable[[Li
         ),
         incarnation=setup.incarnation,
         fail=fail,
+        troubles=setup.troubles,
     )
 
 
@@ -217,6 +222,7 @@ def make_services(setup: Setup, parts: Parts, node: ClusterNode, controller: Met
     background: list[Background] = [
         Cleaner(partitions, setup.clock),
         AutoPauser(partitions, setup.clock, controller.pause_idle),
+        RoomWatch(partitions, setup.troubles),
         coordinator,
     ]
     if setup.settings["activity.stream.enabled"]:
@@ -270,6 +276,7 @@ def _make_partitions(
         server_id=setup.server_id,
         wake=resumer.request,
         keys=setup.keys,
+        troubles=setup.troubles,
     )
     return exchange, partitions
 

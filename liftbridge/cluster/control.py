@@ -7,15 +7,17 @@ changed: what is decided here is proposed, and holds when it is committed.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from liftbridge.cluster.coordinators import replacements
 from liftbridge.errors import InternalError
+from liftbridge.interfaces.log import LogId
 from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, PartitionChange
 from liftbridge.metadata.model import PartitionState, ServerState, ServerStatus, StreamState
 from liftbridge.metadata.placement import PlacementPolicy, choose_leader, is_live
 from liftbridge.metadata.state import MetadataState
+from liftbridge.partition.troubles import Trouble, TroubleKind
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,9 @@ class ControllerCore:
         self._suspected: set[tuple[int, int, int]] = set()
         self._down_since_ns: dict[str, int] = {}
         self._awake_ns: int | None = None
-        self._looked_at: tuple[int, int] | None = None
+        self._troubles: dict[str, dict[LogId, Trouble]] = {}
+        self._troubles_version = 0
+        self._looked_at: tuple[int, int, int] | None = None
         self._calm_since_ns = 0
 
     # --- what comes in ------------------------------------------------------------------------------------------------
@@ -90,6 +94,19 @@ class ControllerCore:
         session = self._session(server, now_ns)
         session.heard_ns, session.gone = now_ns, False
         return server.status is not ServerStatus.DOWN
+
+    def note_troubles(self, server_id: str, troubles: Iterable[Trouble]) -> bool:
+        """All that a server that is heard says to be wrong with its partitions now; True if that is news."""
+        told = {one.log_id: one for one in troubles}
+        if told == self._troubles.get(server_id, {}):
+            return False
+        self._troubles[server_id] = told
+        self._troubles_version += 1
+        return True
+
+    def trouble(self, server_id: str, log_id: LogId) -> Trouble | None:
+        """What a server said last of a replica; None: nothing is wrong."""
+        return self._troubles.get(server_id, {}).get(log_id)
 
     def quiet(self, now_ns: int) -> list[tuple[str, str]]:
         """Servers that are up as far as is known and haven't been heard for half a time-out, with their starts: worth
@@ -163,7 +180,7 @@ class ControllerCore:
         changes = list(self._status_changes(now_ns))
         if changes:
             return changes
-        looked_at = (self._state.version, len(self._suspected))
+        looked_at = (self._state.version, len(self._suspected), self._troubles_version)
         if looked_at == self._looked_at:
             return self._rebalance(now_ns)
         commands = [*replacements(self._state), *self._partition_commands()]
@@ -238,7 +255,8 @@ class ControllerCore:
         suspected = (stream.stream_id, number, partition.leader_epoch) in self._suspected
         if self._may_lead_on(partition.leader) and not suspected:
             return None
-        candidates = [one for one in partition.isr if is_live(self._state, one) and one != partition.leader]
+        log_id = LogId(stream.stream_id, number)
+        candidates = self._able_first(log_id, [one for one in partition.isr if one != partition.leader])
         if not candidates and (suspected or not partition.leader):
             return None
         leader = self._choose(stream, number, candidates, leaderships) if candidates else ""
@@ -251,6 +269,14 @@ class ControllerCore:
     def _handover(
         self, stream: StreamState, number: int, partition: PartitionState, leaderships: Counter[str]
     ) -> PartitionChange | None:
+        """Another leader in the place of one that could go on, but shouldn't."""
+        return self._retreat(stream, number, partition, leaderships) or self._relief(
+            stream, number, partition, leaderships
+        )
+
+    def _retreat(
+        self, stream: StreamState, number: int, partition: PartitionState, leaderships: Counter[str]
+    ) -> PartitionChange | None:
         """Takes draining servers out of the ISR, and their lead away, where others can take over. Nobody waits for the
         followers of a paused partition, and nobody could take them in again before it is resumed: they stay in its ISR."""
         staying = tuple(one for one in partition.isr if not self._is_draining(one))
@@ -258,12 +284,39 @@ class ControllerCore:
             return None
         leader = None
         if partition.leader not in staying:
-            candidates = [one for one in staying if is_live(self._state, one)]
+            candidates = self._able_first(LogId(stream.stream_id, number), staying)
             if not candidates:
                 return None
             leader = self._choose(stream, number, candidates, leaderships)
         isr = () if partition.paused else staying
         return PartitionChange(stream.stream_id, number, partition.partition_epoch, leader=leader, isr=isr)
+
+    def _relief(
+        self, stream: StreamState, number: int, partition: PartitionState, leaderships: Counter[str]
+    ) -> PartitionChange | None:
+        """Takes a leader that can store nothing out of the ISR, and its lead away, where another one in sync can store. It
+        comes back by catching up. Where nobody can it goes on: what was stored is still read."""
+        if not self._troubles.get(partition.leader):
+            return None
+        log_id = LogId(stream.stream_id, number)
+        trouble = self.trouble(partition.leader, log_id)
+        if trouble is None or trouble.kind is not TroubleKind.CANNOT_STORE or partition.paused:
+            return None
+        staying = tuple(one for one in partition.isr if one != partition.leader)
+        able = self._able(log_id, staying)
+        if not able:
+            return None
+        leader = self._choose(stream, number, able, leaderships)
+        return PartitionChange(stream.stream_id, number, partition.partition_epoch, leader=leader, isr=staying)
+
+    def _able(self, log_id: LogId, servers: Iterable[str]) -> list[str]:
+        """Who is live, and has no trouble with the partition."""
+        return [one for one in servers if is_live(self._state, one) and self.trouble(one, log_id) is None]
+
+    def _able_first(self, log_id: LogId, servers: Iterable[str]) -> list[str]:
+        """As ``_able``; when there is none, who at least is live."""
+        servers = tuple(servers)
+        return self._able(log_id, servers) or [one for one in servers if is_live(self._state, one)]
 
     def _is_draining(self, server_id: str) -> bool:
         server = self._state.servers.get(server_id)
@@ -290,7 +343,8 @@ class ControllerCore:
         moves: list[PartitionChange] = []
         for stream in self._state.streams.values():
             for number, partition in enumerate(stream.partitions):
-                successor = self._lighter_leader(partition, leaderships)
+                able = self._able(LogId(stream.stream_id, number), partition.isr)
+                successor = self._lighter_leader(partition.leader, able, leaderships)
                 if successor and len(moves) < self._settings.drain_batch:
                     leaderships[partition.leader] -= 1
                     leaderships[successor] += 1
@@ -317,11 +371,11 @@ class ControllerCore:
                 repairs.append(PartitionChange(stream.stream_id, number, partition.partition_epoch, replicas=replicas))
         return repairs
 
-    def _lighter_leader(self, partition: PartitionState, leaderships: Counter[str]) -> str:
+    @staticmethod
+    def _lighter_leader(leader: str, candidates: list[str], leaderships: Counter[str]) -> str:
         """Who would lead at least two fewer than the present leader; "" when nobody does."""
-        candidates = [one for one in partition.isr if is_live(self._state, one)]
         lightest = min(candidates, key=lambda one: leaderships[one], default="")
-        if not partition.leader or not lightest or leaderships[partition.leader] - leaderships[lightest] < 2:
+        if not leader or not lightest or leaderships[leader] - leaderships[lightest] < 2:
             return ""
         return lightest
 

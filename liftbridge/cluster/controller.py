@@ -14,6 +14,7 @@ from liftbridge.cluster.handing_over import prepare_successors
 from liftbridge.cluster.heartbeats import heartbeat_subject
 from liftbridge.cluster.presence import server_subject
 from liftbridge.cluster.requests import LEADER_CHANGED, ControlRequests
+from liftbridge.cluster.telling import troubles_from_proto
 from liftbridge.errors import ConsensusError, LiftbridgeError, NoResponders, TransportError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.transport import Delivery, Transport
@@ -30,6 +31,7 @@ from liftbridge.metadata.commands import (
 from liftbridge.metadata.internal_streams import InternalStreams
 from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
+from liftbridge.partition.troubles import Troubles
 from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.generated import internal_pb2 as internal
 from liftbridge.tasks import end_tasks
@@ -59,6 +61,7 @@ class ClusterController:
         server_id: str,
         max_voters: int,
         internal_streams: InternalStreams,
+        troubles: Troubles,
     ) -> None:
         self._transport = transport
         self._consensus = consensus
@@ -71,6 +74,7 @@ class ClusterController:
         self._server_id = server_id
         self._max_voters = max_voters
         self._internal_streams = internal_streams
+        self._troubles = troubles
         self._changed = asyncio.Event()
         self._leader_changed = asyncio.Event()
         self._voters_due = asyncio.Event()
@@ -78,6 +82,7 @@ class ClusterController:
         self._internal_streams_due = asyncio.Event()
         self._previous_leader = ""
         state.subscribe(self._changed.set)
+        troubles.subscribe(self._changed.set)
         state.subscribe(self._voters_due.set)
         state.subscribe(self._probing_due.set)
         state.subscribe(self._internal_streams_due.set)
@@ -151,6 +156,7 @@ class ClusterController:
                 core.forget_silence()  # it is this server that hears nobody
                 await self._changed.wait()
                 continue
+            core.note_troubles(self._server_id, self._troubles)
             for command in core.plan(self._clock.monotonic_ns()):
                 if isinstance(command, ChangePartitions):
                     await self._prepare([one for one in command.changes if core.is_planned(one)])
@@ -211,7 +217,11 @@ class ClusterController:
             return
         if heartbeat.cluster_id != self._cluster_id or not self._consensus.status().is_leader:
             return
-        if not core.heartbeat(heartbeat.server_id, heartbeat.incarnation, now_ns) or not reply_subject:
+        if not core.heartbeat(heartbeat.server_id, heartbeat.incarnation, now_ns):
+            return
+        if core.note_troubles(heartbeat.server_id, troubles_from_proto(heartbeat)):
+            self._changed.set()
+        if not reply_subject:
             return
         status = self._consensus.status()
         reply = internal.HeartbeatReply(

@@ -7,9 +7,11 @@ import logging
 from google.protobuf.message import DecodeError
 
 from liftbridge.clock import Clock
+from liftbridge.cluster.telling import troubles_to_proto
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.consensus import Consensus
 from liftbridge.interfaces.transport import Delivery, Transport
+from liftbridge.partition.troubles import Troubles
 from liftbridge.patience import subscribe_patiently
 from liftbridge.protocol.generated import internal_pb2 as internal
 
@@ -44,6 +46,7 @@ class Heartbeats:
         incarnation: str,
         interval_s: float,
         session_timeout_s: float,
+        troubles: Troubles,
     ) -> None:
         self._transport = transport
         self._consensus = consensus
@@ -51,6 +54,8 @@ class Heartbeats:
         self._subject = heartbeat_subject(namespace)
         self._reply_subject = f"{namespace}.cluster.session.{server_id}.{incarnation}"
         self._message = internal.Heartbeat(cluster_id=cluster_id, server_id=server_id, incarnation=incarnation)
+        self._troubles = troubles
+        self._told_version = 0
         self._server_id = server_id
         self._interval_s = interval_s
         self._lease_ns = int(session_timeout_s * 1e9) // 2
@@ -84,6 +89,10 @@ class Heartbeats:
             await subscription.unsubscribe()
 
     def _beat(self) -> None:
+        if self._told_version != self._troubles.version:
+            self._told_version = self._troubles.version
+            del self._message.troubles[:]
+            self._message.troubles.extend(troubles_to_proto(self._troubles))
         self._message.number += 1
         now_ns = self._clock.monotonic_ns()
         self._sent_ns[self._message.number] = now_ns

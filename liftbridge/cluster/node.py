@@ -36,6 +36,7 @@ from liftbridge.metadata.internal_streams import InternalStream, InternalStreams
 from liftbridge.metadata.model import ServerStatus
 from liftbridge.metadata.placement import PlacementPolicy, is_live
 from liftbridge.metadata.state import MetadataState
+from liftbridge.partition.troubles import Troubles
 from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class ClusterNode:
         *,
         incarnation: str,
         fail: Callable[[LiftbridgeError], None],
+        troubles: Troubles | None = None,
     ) -> None:
         self._transport = transport
         self._consensus = consensus
@@ -100,6 +102,7 @@ class ClusterNode:
         self._settings = settings
         self._incarnation = incarnation
         self._fail = fail
+        self._troubles = troubles or Troubles()
         self._address = ("", 0)
         self._presence = Presence(transport, identity, incarnation, lambda: self._address, fail)
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -170,6 +173,7 @@ class ClusterNode:
             internal_streams=InternalStreams(
                 self._settings.internal_streams, max_replicas=self._settings.bootstrap.max_voters
             ),
+            troubles=self._troubles,
         )
 
     async def register(self, controller: MetadataController, host: str, port: int) -> None:
@@ -201,6 +205,7 @@ class ClusterNode:
             incarnation=self._incarnation,
             interval_s=self._settings.heartbeat_s,
             session_timeout_s=self._settings.control.session_timeout_s,
+            troubles=self._troubles,
         )
 
     def establish(self) -> None:

@@ -1,12 +1,17 @@
 """The cluster as the metadata leader sees it, for people."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from liftbridge.cluster.control import ControllerCore
 from liftbridge.interfaces.consensus import ConsensusStatus
+from liftbridge.interfaces.log import LogId
+from liftbridge.metadata.model import ServerStatus
 from liftbridge.metadata.state import MetadataState
 from liftbridge.protocol.generated import internal_pb2 as internal
+
+_MAX_SHOWN = 100
 
 
 def cluster_picture(
@@ -21,6 +26,7 @@ def cluster_picture(
         replicas.update(partition.replicas)
         in_sync.update(partition.isr)
         leaderships[partition.leader] += 1
+    troubles = list(_troubles(state, core))
     members = {*status.voters, *status.learners}
     return internal.ClusterPicture(
         cluster_id=cluster_id,
@@ -30,6 +36,8 @@ def cluster_picture(
         partitions=len(partitions),
         offline_partitions=sum(not one.leader for one in partitions),
         partitions_out_of_sync=sum(len(one.isr) < len(one.replicas) for one in partitions),
+        troubles=troubles[:_MAX_SHOWN],
+        replicas_in_trouble=len(troubles),
         members=[
             internal.MemberPicture(
                 server_id=server_id,
@@ -44,6 +52,28 @@ def cluster_picture(
             for server_id in sorted(members | set(state.servers))
         ],
     )
+
+
+def _troubles(state: MetadataState, core: ControllerCore) -> Iterator[internal.TroublePicture]:
+    """Of the replicas on servers that are up; those on others are out of sync, or their partitions offline."""
+    for stream in state.streams.values():
+        for number, partition in enumerate(stream.partitions):
+            for server_id in partition.replicas:
+                trouble = core.trouble(server_id, LogId(stream.stream_id, number))
+                if trouble is not None and _is_up(state, server_id):
+                    yield internal.TroublePicture(
+                        stream=stream.name,
+                        partition=number,
+                        server_id=server_id,
+                        leads=server_id == partition.leader,
+                        kind=trouble.kind.name,
+                        text=trouble.text,
+                    )
+
+
+def _is_up(state: MetadataState, server_id: str) -> bool:
+    server = state.servers.get(server_id)
+    return server is not None and server.status in (ServerStatus.LIVE, ServerStatus.DRAINING)
 
 
 def _record(state: MetadataState, server_id: str) -> dict[str, Any]:

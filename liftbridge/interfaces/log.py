@@ -136,6 +136,13 @@ class PartitionLog(ABC):
         the loss of power. After a StorageError nothing was added and the log is as before.
         """
 
+    def check_room(self, size_bytes: int) -> None:  # noqa: B027  (optional on purpose)
+        """Raises what an append of so many bytes would raise now: :class:`~liftbridge.errors.DiskFull` or another
+        :class:`~liftbridge.errors.StorageError`. Nothing changes, also when there is a crash in the middle. The kernel
+        asks after an append failed, at most a few times a second, in the place of an append. Optional: a storage that
+        doesn't know it returns, and the next append shows how it is.
+        """
+
     @abstractmethod
     def read(self, offset: int, *, stop: int, max_bytes: int) -> bytes:
         """Whole encoded batches, back to back, that cover ``[offset, stop)`` from ``offset`` on.

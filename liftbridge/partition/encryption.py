@@ -211,6 +211,9 @@ class EncryptedLog(PartitionLog):
     def append(self, batches: Sequence[RecordBatch], *, after_gap: bool = False) -> None:
         self._log.append([self._cipher.encrypt(batch) for batch in batches], after_gap=after_gap)
 
+    def check_room(self, size_bytes: int) -> None:
+        self._log.check_room(size_bytes)
+
     def read(self, offset: int, *, stop: int, max_bytes: int) -> bytes:
         """Clear batches, with checksums of their own. Raises KeyMissing, besides."""
         data = self._log.read(offset, stop=stop, max_bytes=max_bytes)

@@ -200,9 +200,7 @@ class PartitionLeader:
         try:
             log.append(batches)
         except StorageError as error:
-            logger.error("%s: append failed: %s", self.partition.key, error)
-            for run in runs:
-                self._refuse(run, Refusal(RefusalKind.STORAGE, f"not stored: {error}"))
+            self._append_failed(error, runs, sum(len(batch.data) for batch in batches))
             return
         self.partition.last_body = (batches[-1].base_offset, batches[-1].data)
         if self._followers is not None:
@@ -216,6 +214,16 @@ class PartitionLeader:
         self._take_durable(appended, appended[-1].end_offset)
         if self.settings.durability is Durability.INTERVAL:
             self._start_sync(self.settings.sync_interval_s)
+
+    def _append_failed(self, error: StorageError, runs: list[PendingRun], size_bytes: int) -> None:
+        if self.partition.append_failed(error, size_bytes):
+            logger.error(
+                "%s: append failed: %s. Publishers are refused until there is room, or another server leads",
+                self.partition.key,
+                error,
+            )
+        for run in runs:
+            self._refuse(run, Refusal(RefusalKind.STORAGE, f"not stored: {error}"))
 
     def _mirror(self, runs: list[PendingRun]) -> None:
         for mirror, mirrored in groupby(runs, _MIRROR) if len(runs) > 1 else ((runs[0].mirror, runs),):

@@ -24,6 +24,7 @@ from liftbridge.partition.replication.cluster import Servers
 from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.partition.replication.fetching import FollowedPartition
 from liftbridge.partition.roles import FollowerRole, LeaderRole, Listener, PausedRole, Role, Roles
+from liftbridge.partition.troubles import Trouble, TroubleKind, Troubles
 from liftbridge.partition.waiting_room import Intake
 
 logger = logging.getLogger(__name__)
@@ -124,9 +125,11 @@ class PartitionManager:
         server_id: str,
         wake: Callable[[PartitionKey], None] = lambda _key: None,
         keys: KeyRing | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         self._storage = storage
         self._keys = keys
+        self._troubles = troubles or Troubles()
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
         self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id, wake)
@@ -258,7 +261,7 @@ class PartitionManager:
         self._roles.give_up(role)
         partition.end(Unavailable("this replica begins anew"))
         partition.log.delete()
-        local.partition = None
+        self._forget(local)
         self._open(local)
         if local.partition is not None:
             self._start_following(local, local.assignment, local.partition)
@@ -292,7 +295,12 @@ class PartitionManager:
         if local.partition is not None:
             local.last_figures = local.partition.figures()
             _close(local.partition)
-            local.partition = None
+            self._forget(local)
+
+    def _forget(self, local: LocalPartition) -> None:
+        """Its log is closed: what comes of it is new."""
+        local.partition = None
+        self._troubles.remove(local.assignment.key.log_id)
 
     def _open(self, local: LocalPartition) -> None:
         assignment = local.assignment
@@ -303,9 +311,10 @@ class PartitionManager:
                 log = encrypted(log, self._keys, assignment.key.log_id, key_bytes=key_bytes)
         except StorageError as error:
             local.damage = str(error)
+            self._troubles.add(Trouble(assignment.key.log_id, TroubleKind.CANNOT_OPEN, local.damage))
             logger.error("%s is offline: %s", assignment.key, error)
             return
-        local.partition = Partition(assignment.key, log, assignment.subject)
+        local.partition = Partition(assignment.key, log, assignment.subject, self._troubles)
 
     async def _stop_listening(self, local: LocalPartition) -> None:
         listener, local.listener = local.listener, None
@@ -326,6 +335,7 @@ class PartitionManager:
             local.partition.log.delete()
         else:
             self._storage.remove(local.assignment.key.log_id)
+        self._troubles.remove(local.assignment.key.log_id)
 
     # --- handing over -------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,19 @@
 """One partition on this server: its log, how much of it is committed, and who waits for more."""
 
 import asyncio
+import logging
 from dataclasses import dataclass
 
-from liftbridge.errors import LiftbridgeError, ProtocolError, StorageError
+from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
 from liftbridge.interfaces.log import LogId, PartitionLog
+from liftbridge.partition.troubles import Trouble, TroubleKind, Troubles
 from liftbridge.protocol.record_batch import iter_batches
+
+logger = logging.getLogger(__name__)
+
+_SAYS_NOTHING_OF_THE_DISK = (LogClosed, LogDeleted, OffsetOutOfRange)
+#: There is room again when so much is free: a batch of the largest kind, and not just the next small one.
+_ROOM_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,8 @@ class Partition:
     operator let a replica lead that doesn't hold what was committed.
     """
 
-    def __init__(self, key: PartitionKey, log: PartitionLog, subject: str) -> None:
+    def __init__(self, key: PartitionKey, log: PartitionLog, subject: str, troubles: Troubles | None = None) -> None:
+        """``troubles`` hears when the disk takes nothing."""
         self.key = key
         self.log = log
         self.subject = subject
@@ -56,6 +65,10 @@ class Partition:
         #: The body of the batch that was appended last and its base offset: what a reader at the tail wants next.
         self.last_body: tuple[int, bytes] = (-1, b"")
         self._waiting: list[asyncio.Future[None]] = []
+        self._troubles = troubles or Troubles()
+        #: The disk refused the last append, and isn't known to have room again.
+        self.cannot_store = False
+        self._refused_bytes = 0
 
     def advance_high_watermark(self, offset: int) -> None:
         """Commits everything below ``offset`` and wakes the readers. Never goes back."""
@@ -96,6 +109,38 @@ class Partition:
         if not self._first_timestamp_ns and log.end_offset > log.start_offset:
             self._first_timestamp_ns = _first_timestamp_ns(log)
         return PartitionFigures(self.high_watermark, log.end_offset, self._first_timestamp_ns, log.last_timestamp_ns)
+
+    # --- the disk -----------------------------------------------------------------------------------------------------
+
+    def append_failed(self, error: StorageError, size_bytes: int) -> bool:
+        """Takes note that so many bytes were not stored; True if that is news. An error that says nothing of the disk
+        always is."""
+        if isinstance(error, _SAYS_NOTHING_OF_THE_DISK):
+            return True
+        news, self.cannot_store = not self.cannot_store, True
+        self._refused_bytes = max(self._refused_bytes, size_bytes)
+        if news:
+            self._troubles.add(Trouble(self.key.log_id, TroubleKind.CANNOT_STORE, str(error)))
+        return news
+
+    def check_room(self) -> bool:
+        """Whether the disk takes records now, as far as the storage can say without storing any. Only this ends
+        ``cannot_store``: a small append may succeed where the next large one doesn't."""
+        try:
+            self.log.check_room(max(_ROOM_BYTES, self._refused_bytes))
+        except StorageError as error:
+            self.append_failed(error, 0)
+            return False
+        self._note_room()
+        return True
+
+    def _note_room(self) -> None:
+        if self.cannot_store:
+            self.cannot_store, self._refused_bytes = False, 0
+            self._troubles.remove(self.key.log_id)
+            logger.info("%s: there is room again", self.key)
+
+    # ------------------------------------------------------------------------------------------------------------------
 
     def end(self, reason: LiftbridgeError) -> None:
         """The partition is closed, deleted or led elsewhere: readers get ``reason`` instead of more messages."""

@@ -93,6 +93,19 @@ class LogStorageSuite(LogLifeSuite):
         with pytest.raises(ValueError, match="offset"):
             log.append([make_batch(20, 2)], after_gap=True)
 
+    def test_asking_for_room_changes_nothing(self, open_storage: OpenStorage) -> None:
+        storage = open_storage()
+        log = storage.open(LOG, SMALL_SEGMENTS)
+        fill(log, 3)
+        before = log.size_bytes, log.end_offset, log.read(0, stop=EVERYTHING, max_bytes=EVERYTHING)
+        log.check_room(100_000)
+        assert (log.size_bytes, log.end_offset, log.read(0, stop=EVERYTHING, max_bytes=EVERYTHING)) == before
+        fill(log, 1)
+        log.check_room(100_000)
+        log.close()
+        storage.close()
+        assert read_all(open_storage().open(LOG, SMALL_SEGMENTS)) == list(range(8))
+
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def test_a_read_begins_with_the_batch_that_holds_the_offset(self, log: PartitionLog) -> None:

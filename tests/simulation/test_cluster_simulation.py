@@ -40,6 +40,7 @@ from pathlib import Path
 
 import pytest
 from broken_cluster import BREAKS, BUGS, CALM, ELSEWHERE, WAYS
+from simulation.full_disks import FullDiskWorld
 from simulation.invariants import Violation
 from simulation.leases import LeaseWorld
 from simulation.world import World
@@ -115,6 +116,16 @@ def test_what_broken_links_lose_is_acked_soon_while_all_servers_live() -> None:
     waits_s = [((one.answered_ns or 0) - one.sent_ns) / 1e9 for one in messages]
     assert max(waits_s) > 0.5, "nothing was lost"
     assert max(waits_s) < LONGEST_WAIT_S
+
+
+def test_who_has_no_room_leads_nothing_that_others_could_and_nothing_is_lost() -> None:
+    worlds = [FullDiskWorld(seed, seconds=10.0, publish_every_s=0.05).run() for seed in range(10)]
+    assert sum(world.relieved for world in worlds) > 5
+
+
+def test_full_disks_among_all_that_goes_wrong_lose_nothing() -> None:
+    for seed in range(15):
+        World(seed, seconds=5.0, weights={"fill_disk": 4, "transfer": 1}).run()
 
 
 _TELL = """

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
+from liftbridge.errors import LiftbridgeError, ProtocolError, StorageError
 from liftbridge.interfaces.log import LogId
 from liftbridge.partition.replication.following import FollowerReplication
 from liftbridge.partition.replication.replica import Replica
@@ -23,7 +23,6 @@ from liftbridge.protocol.replication import (
 
 logger = logging.getLogger(__name__)
 
-_SAYS_NOTHING_OF_THE_DISK = (LogClosed, LogDeleted, OffsetOutOfRange)
 #: Room for a fetch's header and names.
 _FETCH_OVERHEAD_BYTES = 1024
 
@@ -51,8 +50,6 @@ class FollowedPartition:
     begin_anew: Callable[["FollowedPartition"], None] = lambda _followed: None
     syncing: bool = False
     sync_failed: bool = False
-    #: The disk refused the last records, and it is not yet time to try again.
-    cannot_store: bool = False
     #: What went wrong last, until something goes right.
     complaint: str = ""
 
@@ -145,7 +142,8 @@ class ReplicaFetcher:
             followed = self._followed.get(log_id)
             if followed is None:
                 entries.append(FetchEntry(log_id, 0, 0, 0))
-            elif followed.cannot_store:
+            elif followed.replica.cannot_store:
+                self._resting.setdefault(log_id, 0)  # it may be so since another role
                 entries.append(FetchEntry(log_id, followed.replication.leader_epoch, CANNOT_STORE, 0))
             elif not followed.syncing:
                 one = followed.replication
@@ -155,14 +153,15 @@ class ReplicaFetcher:
     def tick(self, now_ns: int) -> None:
         """To be called a few times in ``retry_ns``, before ``collect``."""
         for log_id in [log_id for log_id, due_ns in self._resting.items() if due_ns <= now_ns]:
-            self._retry(log_id)
+            self._retry(log_id, now_ns)
         if self._fetched_ns is not None and now_ns - self._fetched_ns > self._limits.answer_timeout_ns:
             self._open_session()
 
-    def _retry(self, log_id: LogId) -> None:
+    def _retry(self, log_id: LogId, now_ns: int) -> None:
         del self._resting[log_id]
         followed = self._followed[log_id]
-        followed.cannot_store = False
+        if followed.replica.cannot_store and not followed.replica.check_room():
+            self._resting[log_id] = now_ns + self._limits.retry_ns
         if followed.sync_failed:
             followed.sync_failed = False
             self._sync(followed)
@@ -229,8 +228,9 @@ class ReplicaFetcher:
                 self._report(followed)
             followed.complaint = ""
         except (LiftbridgeError, ValueError) as error:  # ValueError: batches that don't continue each other
-            if isinstance(error, StorageError) and not isinstance(error, _SAYS_NOTHING_OF_THE_DISK):
-                followed.cannot_store = True
+            if isinstance(error, StorageError):
+                followed.replica.append_failed(error, len(section.data))
+            if followed.replica.cannot_store:
                 self._changed[section.log_id] = None
             if str(error) != followed.complaint:
                 followed.complaint = str(error)

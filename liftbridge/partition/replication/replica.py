@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from liftbridge.errors import StorageError
 from liftbridge.interfaces.log import PartitionLog
 
 
@@ -22,6 +23,15 @@ class Replica(Protocol):
 
     def retract_high_watermark(self, offset: int) -> None:
         """Takes back what was thought to be committed. Only for proof by the leader that it isn't."""
+
+    #: The disk refused the last append, and isn't known to have room again.
+    cannot_store: bool
+
+    def append_failed(self, error: StorageError, size_bytes: int) -> bool:
+        """Takes note that so many bytes were not stored; True if that is news."""
+
+    def check_room(self) -> bool:
+        """Whether the disk takes records now, as far as the storage can say."""
 
     def wake_readers(self) -> None:
         """Makes whoever waits for a change look again."""

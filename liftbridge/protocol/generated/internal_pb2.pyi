@@ -543,7 +543,7 @@ class LedPartition(_message.Message):
     def __init__(self, stream_id: _Optional[int] = ..., partition: _Optional[int] = ..., leader_epoch: _Optional[int] = ...) -> None: ...
 
 class ClusterPicture(_message.Message):
-    __slots__ = ("cluster_id", "metadata_leader", "term", "applied_index", "members", "partitions", "offline_partitions", "partitions_out_of_sync")
+    __slots__ = ("cluster_id", "metadata_leader", "term", "applied_index", "members", "partitions", "offline_partitions", "partitions_out_of_sync", "troubles", "replicas_in_trouble")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     METADATA_LEADER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -552,6 +552,8 @@ class ClusterPicture(_message.Message):
     PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     OFFLINE_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     PARTITIONS_OUT_OF_SYNC_FIELD_NUMBER: _ClassVar[int]
+    TROUBLES_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_IN_TROUBLE_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     metadata_leader: str
     term: int
@@ -560,7 +562,25 @@ class ClusterPicture(_message.Message):
     partitions: int
     offline_partitions: int
     partitions_out_of_sync: int
-    def __init__(self, cluster_id: _Optional[str] = ..., metadata_leader: _Optional[str] = ..., term: _Optional[int] = ..., applied_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberPicture, _Mapping]]] = ..., partitions: _Optional[int] = ..., offline_partitions: _Optional[int] = ..., partitions_out_of_sync: _Optional[int] = ...) -> None: ...
+    troubles: _containers.RepeatedCompositeFieldContainer[TroublePicture]
+    replicas_in_trouble: int
+    def __init__(self, cluster_id: _Optional[str] = ..., metadata_leader: _Optional[str] = ..., term: _Optional[int] = ..., applied_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[MemberPicture, _Mapping]]] = ..., partitions: _Optional[int] = ..., offline_partitions: _Optional[int] = ..., partitions_out_of_sync: _Optional[int] = ..., troubles: _Optional[_Iterable[_Union[TroublePicture, _Mapping]]] = ..., replicas_in_trouble: _Optional[int] = ...) -> None: ...
+
+class TroublePicture(_message.Message):
+    __slots__ = ("stream", "partition", "server_id", "leads", "kind", "text")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    SERVER_ID_FIELD_NUMBER: _ClassVar[int]
+    LEADS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    partition: int
+    server_id: str
+    leads: bool
+    kind: PartitionTrouble.Kind
+    text: str
+    def __init__(self, stream: _Optional[str] = ..., partition: _Optional[int] = ..., server_id: _Optional[str] = ..., leads: _Optional[bool] = ..., kind: _Optional[_Union[PartitionTrouble.Kind, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class MemberPicture(_message.Message):
     __slots__ = ("server_id", "host", "port", "incarnation", "status", "voter", "member", "replicas", "leaderships", "in_sync", "silent_ms")
@@ -589,16 +609,36 @@ class MemberPicture(_message.Message):
     def __init__(self, server_id: _Optional[str] = ..., host: _Optional[str] = ..., port: _Optional[int] = ..., incarnation: _Optional[str] = ..., status: _Optional[str] = ..., voter: _Optional[bool] = ..., member: _Optional[bool] = ..., replicas: _Optional[int] = ..., leaderships: _Optional[int] = ..., in_sync: _Optional[int] = ..., silent_ms: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("cluster_id", "server_id", "incarnation", "number")
+    __slots__ = ("cluster_id", "server_id", "incarnation", "number", "troubles")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     SERVER_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TROUBLES_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     server_id: str
     incarnation: str
     number: int
-    def __init__(self, cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+    troubles: _containers.RepeatedCompositeFieldContainer[PartitionTrouble]
+    def __init__(self, cluster_id: _Optional[str] = ..., server_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., number: _Optional[int] = ..., troubles: _Optional[_Iterable[_Union[PartitionTrouble, _Mapping]]] = ...) -> None: ...
+
+class PartitionTrouble(_message.Message):
+    __slots__ = ("stream_id", "partition", "kind", "text")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CANNOT_OPEN: _ClassVar[PartitionTrouble.Kind]
+        CANNOT_STORE: _ClassVar[PartitionTrouble.Kind]
+    CANNOT_OPEN: PartitionTrouble.Kind
+    CANNOT_STORE: PartitionTrouble.Kind
+    STREAM_ID_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    stream_id: int
+    partition: int
+    kind: PartitionTrouble.Kind
+    text: str
+    def __init__(self, stream_id: _Optional[int] = ..., partition: _Optional[int] = ..., kind: _Optional[_Union[PartitionTrouble.Kind, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("cluster_id", "controller", "term", "number", "index")

@@ -139,6 +139,15 @@ class SegmentedLog(PartitionLog):
             self._seal_off_if_torn(active)
             raise
 
+    def check_room(self, size_bytes: int) -> None:
+        self._raise_if_unusable()
+        active = self._segments[-1]
+        try:
+            active.check_room(size_bytes)
+        except StorageError:
+            self._seal_off_if_torn(active)
+            raise
+
     def _seal_off_if_torn(self, active: Segment) -> None:
         """After a failed append that couldn't be undone, nothing may be written behind the garbage."""
         try:

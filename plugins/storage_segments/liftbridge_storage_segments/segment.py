@@ -87,6 +87,14 @@ class Segment:
         for batch in batches:
             self.note(batch)
 
+    def check_room(self, size_bytes: int) -> None:
+        """Raises what an append would. What a crash leaves of it is cut when the segment is opened, as a torn append is."""
+        with storage_errors(f"{self.path}: append"):
+            try:
+                self._files.write(self.path, bytes(size_bytes), self.size_bytes)
+            finally:
+                self._files.truncate(self.path, self.size_bytes)
+
     def note(self, batch: RecordBatch) -> None:
         """The batch stands at the end of the file now."""
         position = self._summary.size_bytes

@@ -271,6 +271,22 @@ def test_a_full_disk_refuses_and_leaves_the_log_as_it_was(tmp_path: Path) -> Non
     disk.crash()
 
 
+def test_whether_there_is_room_is_found_out_without_storing_anything(tmp_path: Path) -> None:
+    files = FaultyFiles()
+    disk = Disk(tmp_path, files)
+    log = disk.open(LogSettings())
+    batches = fill(log, 2)
+    log.check_room(5000)
+    files.room = 4999
+    with pytest.raises(DiskFull):
+        log.check_room(5000)
+    files.room = None
+    assert read_all(log) == batches
+    log.append([batch(2)])
+    assert len(read_all(disk.open(LogSettings()))) == 3
+    disk.crash()
+
+
 def test_closed_and_deleted_logs_say_so(disk: Disk) -> None:
     log = disk.open()
     fill(log, 2)

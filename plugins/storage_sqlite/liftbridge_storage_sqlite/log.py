@@ -1,6 +1,7 @@
 """One partition's log: a table of record batches."""
 
 import logging
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -144,6 +145,14 @@ class SqliteLog(PartitionLog):
             self._epochs += started
             self._noted_bytes = active.size_bytes if is_noted else noted_bytes
         self._count_for_checkpoint(appended_bytes)
+
+    def check_room(self, size_bytes: int) -> None:
+        """With a file that has no name: a transaction that is rolled back need never reach the disk."""
+        with self._lock:
+            self._raise_if_unusable()
+            with storage_errors(self._path, "append"), tempfile.TemporaryFile(dir=self._path.parent) as room:
+                room.write(bytes(size_bytes))
+                room.flush()
 
     def roll_if_due(self, now_ns: int) -> bool:
         with self._lock:

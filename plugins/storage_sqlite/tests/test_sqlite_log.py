@@ -1,9 +1,11 @@
 """What is SQLite's own: kills, damage, a full database, and a write-ahead log that stays small."""
 
+import resource
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,29 @@ def storage(directory: Path) -> Iterator[SqliteStorage]:
 def open_again(storage: SqliteStorage, directory: Path) -> PartitionLog:
     storage.close()
     return SqliteStorage(directory).open(LOG, SMALL_SEGMENTS)
+
+
+@contextmanager
+def files_limited(size_bytes: int) -> Iterator[None]:
+    """Stands for a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_whether_there_is_room_is_found_out_without_storing_anything(storage: SqliteStorage, directory: Path) -> None:
+    log = storage.open(LOG, SMALL_SEGMENTS)
+    fill(log, 2)
+    files = sorted(directory.iterdir())
+    with files_limited(500_000):
+        log.check_room(400_000)
+        with pytest.raises(StorageError, match="File too large"):
+            log.check_room(600_000)
+    assert sorted(directory.iterdir()) == files
+    assert read_all(log) == list(range(4))
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------

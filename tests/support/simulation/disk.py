@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from liftbridge.errors import LogClosed
+from liftbridge.errors import DiskFull, LogClosed
 from liftbridge.interfaces.log import EpochStart, LogId, LogSettings, LogStorage, PartitionLog, RetentionLimits
 from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.record_batch import decode_batch
@@ -39,6 +39,9 @@ class Disk:
         self.incarnations: set[str] = set()
         self.running = False
         self.rebooted = False
+        #: There is no room for records; the stable store has some of its own.
+        self.full = False
+        self.full_since_ns = 0
         self.watcher: LogWatcher | None = None
         self.mounted: MountedDisk | None = None
 
@@ -170,11 +173,17 @@ class SimulatedLog(MemoryLog):
 
     def append(self, batches: Sequence[RecordBatch], *, after_gap: bool = False) -> None:
         self._raise_if_unusable()
+        self.check_room(1)
         if self.disk.watcher is not None:
             self.disk.watcher.appended(self.disk.server_id, self, batches)
         super().append(batches, after_gap=after_gap)
         if not self._known_epochs or batches[-1].leader_epoch != self._known_epochs[-1].leader_epoch:
             self._known_epochs = None
+
+    def check_room(self, size_bytes: int) -> None:
+        self._raise_if_unusable()
+        if self.disk.full:
+            raise DiskFull("No space left on device")
 
     def sync(self) -> int:
         end_offset = super().sync()

@@ -43,6 +43,7 @@ class Faults:
             self.terminate: chance.choice([0, 0.7]),
             self.drain: chance.choice([0, 0.3]),
             self.transfer: chance.choice([0, 1, 3]),
+            self.fill_disk: 0,
         }
         self._weights = {action: weights.get(action.__name__, weight) for action, weight in usual.items()}
         if not sum(self._weights.values()):
@@ -65,6 +66,8 @@ class Faults:
         world = self._world
         world.note("heal")
         world.network.heal()
+        for server_id in world.ids:
+            world.disks[server_id].full = False
         for server in world.running():
             server.process.disk_delay_s = 0.0005
             self._thaw(server)
@@ -264,6 +267,21 @@ class Faults:
             process = server.process
             process.disk_delay_s = self._chance.choice([0.01, 0.2, 2.0])
             self._later(0.5, 3, lambda: setattr(process, "disk_delay_s", 0.0005))
+
+    def fill_disk(self) -> None:
+        """There is no room for records, for a while: one server's at a time."""
+        disks = self._world.disks
+        server = self._victim()
+        if server is not None and not any(disk.full for disk in disks.values()):
+            self._world.note(f"disk full {server.server_id}")
+            disk = disks[server.server_id]
+            disk.full, disk.full_since_ns = True, self._world.timeline.now_ns
+            self._world.disk_filled(server.server_id)
+            self._later(0.5, 8, partial(self._free_disk, server.server_id))
+
+    def _free_disk(self, server_id: str) -> None:
+        self._world.note(f"disk has room again {server_id}")
+        self._world.disks[server_id].full = False
 
     # --- operators ----------------------------------------------------------------------------------------------------
 

@@ -143,6 +143,9 @@ class World(Cluster):
         with simulated_system(self.chance, WatchedState), _complaints(invariants):
             yield
 
+    def disk_filled(self, server_id: str) -> None:
+        """By the faults, for who watches over it."""
+
     def _turned(self, server: SimulatedServer) -> None:
         self.invariants.check_server(server)
         self._check(server)

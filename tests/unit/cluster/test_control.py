@@ -7,6 +7,7 @@ from metadata_states import NoPolicy, States
 
 from liftbridge.cluster.control import ControllerCore, ControlSettings, Suspicion
 from liftbridge.cluster.operations import burden
+from liftbridge.interfaces.log import LogId
 from liftbridge.metadata.commands import (
     ChangePartitions,
     ChangeServer,
@@ -16,6 +17,7 @@ from liftbridge.metadata.commands import (
     ResumePartitions,
 )
 from liftbridge.metadata.model import ServerStatus
+from liftbridge.partition.troubles import Trouble, TroubleKind
 
 SECOND_NS = 1_000_000_000
 SETTINGS = ControlSettings(session_timeout_s=1.0, suspicion_window_s=5.0, rebalance_interval_s=0)
@@ -61,6 +63,10 @@ class Controlled:
     def suspect(self, stream: int, reporter: str, *, epoch: int | None = None, start: int = 1) -> str:
         epoch = self.states.partition(stream).leader_epoch if epoch is None else epoch
         return self.core.suspect(Suspicion(stream, 0, epoch, reporter, f"{reporter}-{start}"), self.now_ns)
+
+
+def cannot_store(stream: int, number: int) -> Trouble:
+    return Trouble(LogId(stream, number), TroubleKind.CANNOT_STORE, "no room")
 
 
 @pytest.fixture
@@ -319,6 +325,44 @@ def test_a_draining_server_is_not_elected(controlled: Controlled) -> None:
     controlled.settle()
     controlled.pass_time(2, "b")
     assert controlled.states.partition(stream).leader == ""
+
+
+def test_who_can_store_nothing_hands_its_lead_to_who_can_and_leaves_the_isr(controlled: Controlled) -> None:
+    stream = controlled.states.create("s", "abc", "abc")
+    controlled.core.note_troubles("a", [cannot_store(stream, 0)])
+    controlled.core.note_troubles("b", [cannot_store(stream, 0)])
+    (command,) = controlled.settle()
+    assert isinstance(command, ChangePartitions)
+    partition = controlled.states.partition(stream, 0)
+    assert (partition.leader, set(partition.isr)) == ("c", {"b", "c"})
+    assert controlled.states.partition(stream, 1).leader == "a", "there it can"
+
+
+def test_it_leads_on_where_nobody_else_can_store_or_nothing_is_stored(controlled: Controlled) -> None:
+    stream = controlled.states.create("s", "ab", "a", "ab", "ab")
+    controlled.states.apply(PausePartitions("s", (2,), resume_all=False, timestamp_ns=1))
+    controlled.core.note_troubles("a", [cannot_store(stream, number) for number in range(3)])
+    controlled.core.note_troubles("b", [cannot_store(stream, 0)])
+    assert controlled.settle() == []
+    controlled.core.note_troubles("b", [])
+    controlled.settle()
+    assert [controlled.states.partition(stream, number).leader for number in range(4)] == ["b", "a", "a", "a"]
+
+
+def test_who_cannot_open_or_store_gets_no_lead_while_others_can() -> None:
+    controlled = Controlled(ControlSettings(rebalance_interval_s=1))
+    stream = controlled.states.create("s", *["abc"] * 6)
+    controlled.core.note_troubles("b", [cannot_store(stream, number) for number in range(6)])
+    controlled.pass_time(10, "b", "c")
+    led = Counter(controlled.states.partition(stream, number).leader for number in range(6))
+    assert led == {"a": 3, "c": 3}
+    controlled.pass_time(3, "b")
+    led = Counter(controlled.states.partition(stream, number).leader for number in range(6))
+    assert led == {"a": 6}
+    controlled.states.set_status("a", ServerStatus.DRAINING)
+    controlled.settle()
+    led = Counter(controlled.states.partition(stream, number).leader for number in range(6))
+    assert led == {"b": 6}, "who serves readers is better than nobody"
 
 
 def test_leaderships_are_evened_out_after_a_calm_while() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from liftbridge.cluster.heartbeats import Heartbeats
 from liftbridge.interfaces.transport import Delivery
+from liftbridge.partition.troubles import Troubles
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 TIMEOUT_S = 1.0
@@ -76,6 +77,7 @@ async def server() -> AsyncIterator[Server]:
         incarnation="i",
         interval_s=60,
         session_timeout_s=TIMEOUT_S,
+        troubles=Troubles(),
     )
     running = asyncio.create_task(heartbeats.run())
     await network.sent.wait()

@@ -318,6 +318,30 @@ def test_a_follower_whose_disk_is_full_says_so_and_is_not_waited_for_until_it_ta
     assert change.isr == ("a", "b")
 
 
+def test_a_follower_without_room_says_so_from_the_beginning_and_asks_for_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It led until now, and holds all that the others have: it would be in sync as long as nothing comes."""
+    leading, following = pair.lead(), pair.follow()
+
+    def refuse(_size_bytes: int) -> None:
+        raise DiskFull("no room")
+
+    monkeypatch.setattr(following.log, "check_room", refuse)
+    following.append_failed(DiskFull("no room"), 10)
+    pair.talk()
+    pair.pass_time(2000)
+    ((_, change),) = pair.serving.wanted_changes(pair.now_ns)
+    assert change.isr == ("a",)
+    pair.serving.isr_changed(pair.led[LogId(1, 0)], change.isr, 2)
+    assert pair.serving.wanted_changes(pair.now_ns) == []
+    monkeypatch.undo()
+    pair.pass_time(600)
+    ((_, change),) = pair.serving.wanted_changes(pair.now_ns)
+    assert change.isr == ("a", "b")
+    assert leading.high_watermark == 0
+
+
 def test_a_lost_answer_costs_a_time_out_and_nothing_else(pair: Pair) -> None:
     pair.lead()
     following = pair.follow()
