@@ -1,8 +1,8 @@
 """One broker, from its start to its stop. What it is made of, and what each part is handed, is in :mod:`liftbridge.wiring`.
 
-Start: stable store, transport, the cluster (found, begun or joined; consensus replays metadata), endpoints, registration of
-this start (which begins new leader epochs), partitions, and then the health checks say "serving". Stop: what this server
-leads is handed over, and then the same, backward.
+Start: stable store, transport, the endpoints' addresses, the cluster (found, begun or joined; consensus replays metadata),
+endpoints, registration of this start (which begins new leader epochs), partitions, and then the health checks say "serving".
+Stop: what this server leads is handed over, and then the same, backward.
 """
 
 import asyncio
@@ -23,7 +23,6 @@ from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.events import MetadataEvent
 from liftbridge.keys import load_keys
 from liftbridge.metadata.assignments import LocalAssignments
-from liftbridge.metadata.controller import MetadataController
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.plugin_manager import PluginManager
@@ -58,7 +57,6 @@ class Server:
         self._endpoints: list[Endpoint] = []
         self._partitions: PartitionManager | None = None
         self._node: ClusterNode | None = None
-        self._controller: MetadataController | None = None
         self._changed = asyncio.Event()
         self._led_metadata = False
         self._leaving = False
@@ -94,11 +92,13 @@ class Server:
         await self._open(parts)
         await self._refuse_logs_without_metadata(parts)
         node = self._node = make_node(setup, parts, identity, self._fail)
-        controller = self._controller = await self._enter_cluster(parts.consensus, node)
-        services = make_services(setup, parts, node, controller)
+        services = make_services(setup, parts, node)
+        endpoints = make_endpoints(setup, services.broker)
+        await self._bind(endpoints)
+        await self._enter_cluster(parts.consensus, node)
         await self._start_listeners(services)
-        await self._start_endpoints(make_endpoints(setup, services.broker))
-        await node.register(controller, self._endpoints[0].advertised_host, self._endpoints[0].port)
+        await self._start_endpoints(endpoints)
+        await node.register(self._endpoints[0].advertised_host, self._endpoints[0].port)
         await self._start_partitions(services)
         for one in services.background:
             self._run_in_background(one.run())
@@ -140,14 +140,19 @@ class Server:
                 "--data-dir"
             )
 
-    async def _enter_cluster(self, consensus: Consensus, node: ClusterNode) -> MetadataController:
+    async def _bind(self, endpoints: list[Endpoint]) -> None:
+        """Before anybody else hears of this server: if it can't have its address, nothing is left of it in the cluster."""
+        for endpoint in endpoints:
+            self._exit.push_async_callback(endpoint.stop, grace_s=0.0)
+            await endpoint.bind()
+
+    async def _enter_cluster(self, consensus: Consensus, node: ClusterNode) -> None:
         self._state.subscribe(self._changed.set)
         consensus.on_leader_change(self._leader_changed)
         self._exit.push_async_callback(consensus.stop)
         self._exit.push_async_callback(node.leave)
-        controller = await node.enter()
+        await node.enter()
         self._state.subscribe_events(self._tell_observers)
-        return controller
 
     async def _start_listeners(self, services: Services) -> None:
         self._partitions = services.partitions
@@ -210,8 +215,8 @@ class Server:
     async def drain(self) -> None:
         """Hands over to the other servers, if there are any; clients are served meanwhile."""
         self._leaving = True
-        if self._node is not None and self._controller is not None:
-            await self._node.drain(self._controller, self._settings["clustering.drain.timeout"])
+        if self._node is not None:
+            await self._node.drain(self._settings["clustering.drain.timeout"])
 
     async def stop(self) -> None:
         """Ends the calls, closes the logs cleanly and leaves. Idempotent."""

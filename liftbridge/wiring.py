@@ -1,7 +1,6 @@
 """Which parts a server has, and what each is handed: everything is made here, and nothing is started.
 
-In two steps, because most of the kernel needs the controller, which there is once the server is in its cluster:
-:func:`make_parts` and :func:`make_node`, and then :func:`make_services` and :func:`make_endpoints`. Together with
+In this order: :func:`make_parts`, :func:`make_node`, :func:`make_services`, :func:`make_endpoints`. Together with
 :mod:`liftbridge.server`, which calls them, the only place that sees everything.
 """
 
@@ -206,8 +205,9 @@ class Services:
     broker: Broker
 
 
-def make_services(setup: Setup, parts: Parts, node: ClusterNode, controller: MetadataController) -> Services:
-    """For a server that has entered its cluster."""
+def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
+    """They work once the server has entered its cluster."""
+    controller = node.controller
     resumer = Resumer(setup.state, controller)
     exchange, partitions = _make_partitions(setup, parts, controller, resumer)
     started = StartedLeaders(

@@ -104,6 +104,11 @@ class ClusterNode:
         self._fail = fail
         self._troubles = troubles or Troubles()
         self._address = ("", 0)
+        self._client = ControllerClient(transport, identity.namespace, clock, cluster_id="", sender=identity.server_id)
+        #: Asks the metadata group, once this server is in its cluster.
+        self.controller = MetadataController(
+            consensus, state, policy, clock, self._client, server_id=identity.server_id, incarnation=incarnation
+        )
         self._presence = Presence(transport, identity, incarnation, lambda: self._address, fail)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -119,7 +124,7 @@ class ClusterNode:
 
     # --- coming -------------------------------------------------------------------------------------------------------
 
-    async def enter(self) -> MetadataController:
+    async def enter(self) -> None:
         """Finds, begins or joins the cluster, and starts consensus. May take until there is a cluster. Raises ConfigError
         when this server can't be in it."""
         await self._presence.claim_server_id()
@@ -127,36 +132,19 @@ class ClusterNode:
             self._identity,
             self._settings.bootstrap,
             self._presence,
-            self._client(""),
+            self._client,
             self._incarnation,
             is_stored=await self._consensus.is_stored(),
             new_id=random_id,
         )
         self._identity = membership.identity
+        self._client.cluster_id = self._identity.cluster_id
         save_identity(self._data_dir, self._identity)
         self._unclean = begin_run(self._data_dir)
         await self._presence.announce(self._identity.cluster_id)
         self._start("controller", self._make_controller().run())
         await self._consensus.start(self._state, bootstrap=membership.voters, group=self._identity.cluster_id)
         self._state.subscribe(self._look)
-        return MetadataController(
-            self._consensus,
-            self._state,
-            self._policy,
-            self._clock,
-            self._client(self._identity.cluster_id),
-            server_id=self._identity.server_id,
-            incarnation=self._incarnation,
-        )
-
-    def _client(self, cluster_id: str) -> ControllerClient:
-        return ControllerClient(
-            self._transport,
-            self._identity.namespace,
-            self._clock,
-            cluster_id=cluster_id,
-            sender=self._identity.server_id,
-        )
 
     def _make_controller(self) -> ClusterController:
         return ClusterController(
@@ -176,7 +164,7 @@ class ClusterNode:
             troubles=self._troubles,
         )
 
-    async def register(self, controller: MetadataController, host: str, port: int) -> None:
+    async def register(self, host: str, port: int) -> None:
         """Makes this start known, and where clients reach it. May take until the metadata group has a leader."""
         self._address = (host, port)
         command = RegisterServer(self._identity.server_id, host, port, self._incarnation, self._unclean)
@@ -184,7 +172,7 @@ class ClusterNode:
             logger.warning("The machine went down without a clean stop: this server's copies have to catch up first")
         while True:
             try:
-                await controller.register_server(command, timeout_s=_REMIND_S)
+                await self.controller.register_server(command, timeout_s=_REMIND_S)
                 break
             except DeadlineExceeded as error:
                 logger.warning("Waiting for a metadata leader: %s", error)
@@ -236,31 +224,31 @@ class ClusterNode:
 
     # --- leaving ------------------------------------------------------------------------------------------------------
 
-    async def drain(self, controller: MetadataController, timeout_s: float) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """Hands over what this server leads, leaves the ISRs and says goodbye, as far as the time suffices and there are
         others to take over."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._drain(controller, timeout_s)
+                await self._drain(timeout_s)
         except (LiftbridgeError, TimeoutError) as error:
             left = burden(self._state, self._identity.server_id)
             logger.warning(
                 "Not drained: %s; %d partitions and consumer groups are left to failover", error or "no time left", left
             )
 
-    async def _drain(self, controller: MetadataController, timeout_s: float) -> None:
+    async def _drain(self, timeout_s: float) -> None:
         server_id = self._identity.server_id
         if not self._live_others() or not self._consensus.status().leader:
             return
         logger.info("Draining: handing over what this server leads")
-        await controller.change_status(
+        await self.controller.change_status(
             server_id, ServerStatus.DRAINING, incarnation=self._incarnation, timeout_s=min(timeout_s, _STEP_S)
         )
         await self._until_handed_over()
         if self._consensus.status().is_leader and not await self._hand_over_metadata():
             return
         await self._end("heartbeats")
-        await controller.change_status(
+        await self.controller.change_status(
             server_id, ServerStatus.DOWN, incarnation=self._incarnation, timeout_s=_GOODBYE_S
         )
 

@@ -6,9 +6,14 @@ from abc import ABC, abstractmethod
 class Endpoint(ABC):
     """Listens for clients and calls the broker (:mod:`liftbridge.broker.api`). Runs on the event loop."""
 
+    async def bind(self) -> None:  # noqa: B027  (optional on purpose)
+        """Takes the address and serves nobody: a server does so before it joins a cluster, so that an address that is in
+        use leaves no trace there. Raises :class:`~liftbridge.errors.ConfigError` naming the address when it can't. Optional:
+        ``start`` binds what isn't bound. ``stop`` gives the address back, also without a ``start``."""
+
     @abstractmethod
     async def start(self) -> None:
-        """Binds and serves. Raises :class:`~liftbridge.errors.ConfigError` naming the address when it can't."""
+        """Binds, unless ``bind`` did, and serves. Raises :class:`~liftbridge.errors.ConfigError` as ``bind``."""
 
     @property
     @abstractmethod

@@ -24,13 +24,13 @@ class NoAnswerYet(Exception):
 
 
 class ControllerClient:
-    """Asks for one server, or for an operator; ``cluster_id`` is "" for who doesn't belong to the cluster."""
+    """Asks for one server, or for an operator; ``cluster_id`` is "" for who doesn't belong to the cluster, or not yet."""
 
     def __init__(self, transport: Transport, namespace: str, clock: Clock, *, cluster_id: str, sender: str) -> None:
         self._transport = transport
         self._subject = controller_subject(namespace)
         self._clock = clock
-        self._cluster_id = cluster_id
+        self.cluster_id = cluster_id
         self._sender = sender
 
     async def ask(self, request: internal.ControlRequest, *, timeout_s: float) -> internal.ControlReply:
@@ -49,7 +49,7 @@ class ControllerClient:
     async def ask_once(self, request: internal.ControlRequest, *, timeout_s: float) -> internal.ControlReply:
         """One attempt, of a second at most. Raises NoAnswerYet, or FailedPrecondition when the cluster refuses."""
         attempt_s = min(timeout_s, _ATTEMPT_S)
-        request.cluster_id = self._cluster_id
+        request.cluster_id = self.cluster_id
         request.sender = self._sender
         request.timeout_ms = int(attempt_s * 1000)
         try:

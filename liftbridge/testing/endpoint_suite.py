@@ -118,6 +118,17 @@ class EndpointSuite:
         assert 0 < started.port < 65_536
         assert started.advertised_host
 
+    async def test_an_address_may_be_taken_before_it_is_served(self, endpoint: Endpoint) -> None:
+        await endpoint.bind()
+        await endpoint.start()
+        assert 0 < endpoint.port < 65_536
+        await endpoint.stop(grace_s=0.1)
+
+    async def test_an_address_that_is_never_served_is_given_back(self, endpoint: Endpoint) -> None:
+        await endpoint.bind()
+        await endpoint.stop(grace_s=0.1)
+        await endpoint.stop(grace_s=0.1)
+
     async def test_a_request_reaches_its_handler_and_the_response_the_client(
         self, broker: ScriptedBroker, client: EndpointClient
     ) -> None:

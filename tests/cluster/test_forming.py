@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from broker_process import BrokerProcess
+from broker_process import BrokerProcess, free_port
 from cluster_processes import SEED, ClusterProcesses, eventually
 
 THREE = ("a", "b", "c")
@@ -93,6 +93,19 @@ def test_a_stream_exists_for_every_server_as_soon_as_it_was_created(three: Clust
         three.call(second, "DeleteStream", name=name)
         with pytest.raises(grpc.RpcError, match="stream does not exist"):
             three.call(first, "DeleteStream", name=name)
+
+
+def test_a_server_whose_port_is_taken_leaves_nothing_in_the_cluster(cluster: ClusterProcesses) -> None:
+    cluster.form("a")
+    late = cluster.add("b")
+    late.port = cluster.servers["a"].port
+    late.launch()
+    assert late.wait_for_end() == 2
+    assert f"can't listen on 127.0.0.1:{late.port}: Address already in use" in late.log()
+    shown = json.loads(cluster.operate("status", "--json").stdout)
+    assert [one["server"] for one in shown["servers"]] == ["a"]
+    late.port = free_port()
+    cluster.start("b")
 
 
 def test_leaders_of_new_partitions_are_spread(three: ClusterProcesses) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from liftbridge.broker.api import BrokerApi
 from liftbridge.clock import Clock
@@ -33,19 +35,32 @@ class GrpcEndpoint(Endpoint):
         """What asyncio asks for when a client connects."""
         return ClientConnection(self._methods, self._settings, self._clock, self._connections)
 
-    async def start(self) -> None:
+    async def bind(self) -> None:
+        """Whoever connects before ``start`` is refused, and need not wait."""
         host, port = self._settings.host, self._settings.port
-        try:
+        with self._address_errors():
             self._server = await asyncio.get_running_loop().create_server(
-                self.new_connection, host, port, ssl=self._settings.tls, backlog=1024
+                self.new_connection, host, port, ssl=self._settings.tls, backlog=1024, start_serving=False
             )
+
+    async def start(self) -> None:
+        if self._server is None:
+            await self.bind()
+        assert self._server is not None
+        with self._address_errors():
+            await self._server.start_serving()
+        logger.debug("Listening on %s:%d", self._settings.host, self.port)
+
+    @contextmanager
+    def _address_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise ConfigError(
-                f"can't listen on {host}:{port}: {reason}. Choose another address with --host and --port "
-                "(endpoint.grpc.listen)"
+                f"can't listen on {self._settings.host}:{self._settings.port}: {reason}. Choose another address with --host "
+                "and --port (endpoint.grpc.listen)"
             ) from error
-        logger.debug("Listening on %s:%d", host, self.port)
 
     @property
     def advertised_host(self) -> str:

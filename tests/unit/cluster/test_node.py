@@ -46,12 +46,10 @@ class Member:
     transport: MemoryTransport
     consensus: MemoryConsensus
     failures: list[LiftbridgeError] = field(default_factory=list)
-    controller: MetadataController | None = None
 
     @property
     def asks(self) -> MetadataController:
-        assert self.controller is not None
-        return self.controller
+        return self.node.controller
 
 
 class Servers:
@@ -90,8 +88,8 @@ class Servers:
     async def start(self, server_id: str, *, seed: bool = False) -> Member:
         member = self.members[server_id] = self.make(server_id, seed=seed)
         await member.transport.start()
-        member.controller = await member.node.enter()
-        await member.node.register(member.asks, "127.0.0.1", 9292)
+        await member.node.enter()
+        await member.node.register("127.0.0.1", 9292)
         member.node.establish()
         return member
 
@@ -317,7 +315,7 @@ async def test_an_earlier_process_with_the_same_id_gives_way(three: Servers) -> 
 
 async def test_draining_hands_over_before_the_server_leaves(three: Servers) -> None:
     stream_id = await three.create("a", "s", partitions=9)
-    await three.members["a"].node.drain(three.members["a"].asks, 5)
+    await three.members["a"].node.drain(5)
     assert three.group.leader != "a"
     for number in range(9):
         partition = three.partition("b", stream_id, number)
@@ -340,7 +338,7 @@ async def test_a_server_alone_looks_at_no_clock_while_idle(servers: Servers, mon
 async def test_a_server_alone_stops_without_draining(servers: Servers) -> None:
     alone = await servers.start("a", seed=True)
     stream_id = await servers.create("a", "s", replicas=1)
-    await alone.node.drain(alone.asks, 5)
+    await alone.node.drain(5)
     assert servers.partition("a", stream_id).leader == "a"
     assert servers.status("a") is ServerStatus.LIVE
 
