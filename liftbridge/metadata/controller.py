@@ -62,7 +62,8 @@ _CATCH_UP_S = 5.0
 
 class MetadataController:
     """What a server asks of the metadata group. Everything may take until the metadata group has a leader, and raises
-    DeadlineExceeded when the time is over: then it may still happen."""
+    DeadlineExceeded when the time is over: then it may still happen. What clients ask for doesn't wait for a leader that
+    has been missing for longer than elections take: that raises Unavailable, and may still happen too."""
 
     def __init__(
         self,
@@ -101,13 +102,13 @@ class MetadataController:
     async def register_server(self, command: RegisterServer, *, timeout_s: float) -> None:
         """Makes this start of a server known; where it leads, new leader epochs begin. Raises FailedPrecondition for a
         server that was removed."""
-        await self._propose(command, timeout_s)
+        await self._propose(command, timeout_s, patient=True)
 
     async def change_status(
         self, server_id: str, status: ServerStatus, *, incarnation: str = "", timeout_s: float
     ) -> None:
         """Says what the cluster may expect of a server; with an incarnation, only of that start of it."""
-        await self._propose(ChangeServer(server_id, status, incarnation), timeout_s)
+        await self._propose(ChangeServer(server_id, status, incarnation), timeout_s, patient=True)
 
     # --- streams ------------------------------------------------------------------------------------------------------
 
@@ -153,11 +154,11 @@ class MetadataController:
         command = PausePartitions(
             stream, tuple(leader_epochs), False, self._clock.time_ns(), tuple(leader_epochs.values())
         )
-        await self._propose(command, timeout_s)
+        await self._propose(command, timeout_s, patient=True)
 
     async def resume(self, stream: str, partitions: Sequence[int], *, timeout_s: float) -> None:
         """Resumes partitions of the stream, all of them if the latest pause said so. No matter if they aren't paused."""
-        await self._propose(ResumePartitions(stream, tuple(partitions), self._clock.time_ns()), timeout_s)
+        await self._propose(ResumePartitions(stream, tuple(partitions), self._clock.time_ns()), timeout_s, patient=True)
 
     async def set_readonly(self, stream: str, partitions: Sequence[int], readonly: bool, *, timeout_s: float) -> int:
         """Closes partitions of the stream to publishers, all of them when none is named, or opens them again. Returns the
@@ -167,7 +168,7 @@ class MetadataController:
 
     async def activity_published(self, up_to_index: int, timeout_s: float) -> None:
         """The activity stream has every event up to this index, so nobody need remember them."""
-        await self._propose(ActivityPublished(up_to_index), timeout_s)
+        await self._propose(ActivityPublished(up_to_index), timeout_s, patient=True)
 
     # --- consumer groups ----------------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class MetadataController:
 
     async def expire_member(self, command: LeaveGroup) -> None:
         """As the coordinator wants; nothing happens when the consumer, or its coordinator, isn't the same any more."""
-        await self._proposer.propose(command, timeout_s=_EXPIRE_S)
+        await self._proposer.propose(command, timeout_s=_EXPIRE_S, patient=True)
 
     async def report_coordinator(
         self, group_id: str, consumer_id: str, coordinator: str, epoch: int, *, timeout_s: float
@@ -197,6 +198,7 @@ class MetadataController:
         report = internal.ReportCoordinator(
             group_id=group_id, consumer_id=consumer_id, coordinator=coordinator, epoch=epoch
         )
+        self._proposer.require_leader()
         await self._client.ask(internal.ControlRequest(report_coordinator=report), timeout_s=timeout_s)
         await self.catch_up()
 
@@ -227,7 +229,7 @@ class MetadataController:
             batch = waiting[start : start + MAX_CHANGES]
             command = ChangePartitions(tuple(change for change, _ in batch))
             try:
-                applied = await self._propose(command, timeout_s)
+                applied = await self._propose(command, timeout_s, patient=True)
             except LiftbridgeError as error:
                 for _, future in batch:
                     if not future.done():
@@ -255,8 +257,8 @@ class MetadataController:
 
     # ------------------------------------------------------------------------------------------------------------------
 
-    async def _propose(self, command: Command, timeout_s: float) -> Applied:
-        outcome = await self._proposer.propose(command, timeout_s=timeout_s)
+    async def _propose(self, command: Command, timeout_s: float, *, patient: bool = False) -> Applied:
+        outcome = await self._proposer.propose(command, timeout_s=timeout_s, patient=patient)
         if isinstance(outcome, Refused):
             raise _ERRORS[outcome.reason](outcome.message)
         return outcome

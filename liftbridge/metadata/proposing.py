@@ -20,7 +20,7 @@ from liftbridge.errors import (
     ProposalTimeout,
     Unavailable,
 )
-from liftbridge.interfaces.consensus import Consensus
+from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.metadata.asking import ControllerClient, NoAnswerYet
 from liftbridge.metadata.commands import Command, encode_command
 from liftbridge.metadata.model import Applied, Refused
@@ -29,6 +29,8 @@ from liftbridge.metadata.state import MetadataState
 from liftbridge.protocol.generated import internal_pb2 as internal
 
 _PAUSE_S = 0.02
+#: Without a leader for so long it isn't an election any more, which takes a second or two.
+_LEADERLESS_S = 5.0
 #: A leader that lost its place without knowing gets no answer.
 _BARRIER_S = 1.0
 
@@ -44,12 +46,35 @@ class Proposer:
         self._prefix = secrets.token_urlsafe(9)
         self._numbers = count(1)
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._leaderless_since_ns: int | None = clock.monotonic_ns()
         state.subscribe_applied(self._wake)
+        consensus.on_leader_change(self._note_leader)
 
-    async def propose(self, command: Command, *, timeout_s: float) -> Applied | Refused:
+    def _note_leader(self, status: ConsensusStatus) -> None:
+        if status.leader:
+            self._leaderless_since_ns = None
+        elif self._leaderless_since_ns is None:
+            self._leaderless_since_ns = self._clock.monotonic_ns()
+
+    def require_leader(self) -> None:
+        """Raises Unavailable, with what an operator can do, when there has been no metadata leader for longer than
+        elections take."""
+        status = self._consensus.status()
+        if self._leaderless_since_ns is None or status.leader:
+            return
+        silence_s = (self._clock.monotonic_ns() - self._leaderless_since_ns) / 1e9
+        if silence_s > _LEADERLESS_S:
+            voters = ", ".join(sorted(status.voters))
+            raise Unavailable(
+                f"no metadata leader for {silence_s:.0f} s, so streams, consumer groups and servers can't be changed: that "
+                f"takes a majority of the servers {voters}. Start those that are down; their logs say whether they reach NATS"
+            )
+
+    async def propose(self, command: Command, *, timeout_s: float, patient: bool = False) -> Applied | Refused:
         """Returns the outcome once the command is committed and, when it was accepted, applied on this server too.
 
-        Raises DeadlineExceeded when that isn't known in time: it may still happen.
+        Raises DeadlineExceeded when that isn't known in time, and, unless ``patient``, Unavailable as ``require_leader``:
+        it may still happen.
         """
         data = encode_command(command, f"{self._prefix}-{next(self._numbers)}")
         deadline_ns = self._clock.monotonic_ns() + int(timeout_s * 1e9)
@@ -59,6 +84,8 @@ class Proposer:
                 outcome = await self._attempt(data, remaining_s)
             except (NotLeader, ProposalDropped, ProposalTimeout, NoAnswerYet) as error:
                 problem = f"raft operation timed out: {error}"
+                if not patient:
+                    self.require_leader()
                 await asyncio.sleep(min(_PAUSE_S, remaining_s))
                 continue
             except ConsensusError as error:
@@ -88,6 +115,7 @@ class Proposer:
             try:
                 return await self._catch_up(await self._read_index(remaining_s), deadline_ns)
             except (ConsensusError, NoAnswerYet, FailedPrecondition, DeadlineExceeded) as error:
+                self.require_leader()
                 problem = str(error)
                 await asyncio.sleep(min(_PAUSE_S, max(0.0, self._remaining_s(deadline_ns))))
         raise Unavailable(f"this server can't tell whether its metadata is the latest: {problem}")

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -232,6 +233,7 @@ def test_a_data_directory_of_a_newer_format_is_refused(cluster: ClusterProcesses
 
 def test_a_server_whose_disk_was_wiped_does_not_come_back_under_its_id(cluster: ClusterProcesses) -> None:
     cluster.form(*THREE)
+    eventually(lambda: "Server c votes" in cluster.servers["a"].log())  # or there may be no majority without b
     cluster.servers["b"].kill()
     cluster.servers["b"].data_dir.rename(cluster.folder / "gone")
     assert "liftbridge cluster remove b" in refused(cluster, "b")
@@ -266,6 +268,30 @@ def test_another_server_leads_when_the_metadata_leader_is_killed(cluster: Cluste
         on_all(partial(is_led_by_one_of, cluster, others, number), others)
     cluster.start(victim)
     eventually(lambda: streams(cluster, victim) == {"x", "y"})
+
+
+def test_without_a_majority_changes_are_refused_soon_with_what_is_missing(cluster: ClusterProcesses) -> None:
+    cluster.form(*THREE)
+    eventually(
+        lambda: "Server c votes" in cluster.servers["a"].log() and "Server b votes" in cluster.servers["a"].log()
+    )
+    for victim in "ab":
+        cluster.servers[victim].kill()
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("CreateStream", {"name": "x", "subject": "x"}),
+        ("DeleteStream", {"name": "x"}),
+        ("PauseStream", {"name": "x"}),
+    ]
+    for number, (method, fields) in enumerate(calls):
+        began = time.monotonic()
+        with pytest.raises(grpc.RpcError) as refused:
+            cluster.call("c", method, timeout=60, **fields)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "no metadata leader for" in refused.value.details()
+        assert "a majority of the servers a, b, c" in refused.value.details()
+        assert time.monotonic() - began < (30 if number == 0 else 5), "the first one waits out an election"
+    cluster.start("b")
+    eventually(lambda: cluster.call("c", "CreateStream", name="x", subject="x") is not None)
 
 
 def test_partitions_without_a_live_replica_in_sync_are_offline_until_one_is_back(cluster: ClusterProcesses) -> None:

@@ -23,7 +23,9 @@ from liftbridge.errors import (
     FailedPrecondition,
     LiftbridgeError,
     NotFound,
+    Unavailable,
 )
+from liftbridge.metadata import proposing
 from liftbridge.metadata.asking import ControllerClient
 from liftbridge.metadata.commands import RegisterServer
 from liftbridge.metadata.config import StreamConfig
@@ -212,6 +214,29 @@ async def test_without_a_metadata_leader_a_command_ends_at_its_deadline(three: S
         three.network.cut("c", server_id)
     with pytest.raises(DeadlineExceeded):
         await three.members["c"].asks.delete_stream("s", timeout_s=0.3)
+
+
+async def test_who_asks_when_there_has_been_no_metadata_leader_for_long_hears_so_at_once(
+    three: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three.group.isolate("a")
+    three.group.isolate("b")
+    for server_id in "ab":
+        three.network.cut("c", server_id)
+    monkeypatch.setattr(proposing, "_LEADERLESS_S", 0.2)
+    asks = three.members["c"].asks
+    for call in (
+        lambda: asks.delete_stream("s", timeout_s=60),
+        lambda: asks.pause("s", (), resume_all=False, timeout_s=60),
+        lambda: asks.join_group("g", "consumer", ["s"], timeout_s=60),
+        lambda: asks.report_coordinator("g", "consumer", "a", 1, timeout_s=60),
+        asks.catch_up,
+    ):
+        async with asyncio.timeout(5):
+            with pytest.raises(Unavailable, match=r"no metadata leader for .* majority of the servers a, b, c"):
+                await call()
+    with pytest.raises(DeadlineExceeded):
+        await asks.resume("s", (), timeout_s=0.5)  # messages wait for it: it goes on by itself
 
 
 # --- the ISR ----------------------------------------------------------------------------------------------------------
