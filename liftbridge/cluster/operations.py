@@ -4,15 +4,26 @@ Every operation may be asked for again, and then goes on where it is: so one tha
 done, and survives a change of the metadata leader.
 """
 
-from collections import Counter
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
+from liftbridge.clock import Clock
 from liftbridge.interfaces.consensus import Consensus
-from liftbridge.metadata.commands import ChangePartitions, ChangeServer, Command, PartitionChange, encode_command
+from liftbridge.metadata.commands import (
+    ChangePartitions,
+    ChangeServer,
+    Command,
+    PartitionChange,
+    ResumePartitions,
+    encode_command,
+)
 from liftbridge.metadata.model import PartitionState, Refused, ServerStatus, StreamState
 from liftbridge.metadata.placement import is_live
 from liftbridge.metadata.state import MetadataState
 from liftbridge.protocol.generated import internal_pb2 as internal
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 100
 
@@ -31,11 +42,14 @@ class Unfinished(Exception):
 class Operations:
     """For one term of leading."""
 
-    def __init__(self, consensus: Consensus, state: MetadataState, prepare: Prepare, server_id: str) -> None:
+    def __init__(
+        self, consensus: Consensus, state: MetadataState, prepare: Prepare, server_id: str, clock: Clock
+    ) -> None:
         self._consensus = consensus
         self._state = state
         self._prepare = prepare
         self._server_id = server_id
+        self._clock = clock
 
     # --- draining -----------------------------------------------------------------------------------------------------
 
@@ -66,7 +80,8 @@ class Operations:
     # --- removing -----------------------------------------------------------------------------------------------------
 
     async def remove(self, server_id: str, timeout_s: float, *, accept_loss: bool) -> str:
-        """The server's replicas go to others, then it leaves for good."""
+        """The server's replicas go to others, then it leaves for good. Paused partitions that are in sync only there are
+        resumed, because a paused one can't be copied."""
         status = self._consensus.status()
         is_member = server_id in (*status.voters, *status.learners)
         server = self._state.servers.get(server_id)
@@ -108,7 +123,24 @@ class Operations:
         changes = [change for one in held if (change := self._without(server_id, *one, loads, accept_loss=accept_loss))]
         if changes:
             await self._propose(ChangePartitions(tuple(changes[:_BATCH])), timeout_s)
+        await self._resume_only_copies(server_id, held, timeout_s)
         raise Unfinished(f"still to be moved from {server_id}: {len(held)} partitions")
+
+    async def _resume_only_copies(
+        self, server_id: str, held: Sequence[tuple[StreamState, int, PartitionState]], timeout_s: float
+    ) -> None:
+        """As if somebody published to them, so that others can copy them. Readonly stays."""
+        if not self._is_up(server_id):
+            return
+        numbers: defaultdict[str, list[int]] = defaultdict(list)
+        for stream, number, partition in held:
+            if partition.paused and partition.isr == (server_id,):
+                numbers[stream.name].append(number)
+        for name, alone in numbers.items():
+            logger.info(
+                "Stream %s: partitions %s are resumed: only server %s, which leaves, has them", name, alone, server_id
+            )
+            await self._propose(ResumePartitions(name, tuple(alone), self._clock.time_ns()), timeout_s)
 
     def _loads(self, leaving: str) -> Counter[str]:
         """Partitions on each server that can take more."""

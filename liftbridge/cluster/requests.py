@@ -56,7 +56,7 @@ class ControlRequests:
         self._wake = wake
         self._cluster_id = cluster_id
         self._reports = CoordinatorReports(state, int(report_window_s * 1e9))
-        self._operations = Operations(consensus, state, prepare, server_id)
+        self._operations = Operations(consensus, state, prepare, server_id, clock)
         self._joining = asyncio.Lock()
 
     async def answer(self, payload: bytes) -> bytes | None:

@@ -112,6 +112,23 @@ def test_a_namespace_without_a_cluster_is_an_error_and_not_a_wait_forever(cluste
     assert 'namespace "nobody"' in nobody.stderr
 
 
+def test_removing_a_live_server_moves_what_is_paused_too(cluster: ClusterProcesses) -> None:
+    cluster.call("a", "CreateStream", name="s", subject="s", partitions=3)
+    (number,) = [number for number in range(3) if cluster.partition("a", "s", number).leader == "c"]
+    cluster.call("c", "Publish", stream="s", partition=number, value=b"one")
+    cluster.call("a", "SetStreamReadonly", name="s", readonly=True)
+    cluster.call("a", "PauseStream", name="s")
+    removed = cluster.operate("remove", "c", "--timeout", "30")
+    assert (removed.returncode, removed.stdout, removed.stderr) == (0, "server c is removed\n", "")
+    partitions = [cluster.partition("a", "s", one) for one in range(3)]
+    assert partitions[number].replicas == [partitions[number].leader]
+    assert partitions[number].leader in ("a", "b")
+    assert [one.paused for one in partitions] == [one != number for one in range(3)], "what need not be copied stays"
+    assert all(one.readonly for one in partitions)
+    leader = partitions[number].leader
+    eventually(lambda: cluster.partition(leader, "s", number).newestOffset == 0)
+
+
 def test_removing_a_live_server_moves_its_data_first(cluster: ClusterProcesses) -> None:
     cluster.call("a", "CreateStream", name="s", subject="s", partitions=3)
     (number,) = [number for number in range(3) if cluster.partition("a", "s", number).leader == "c"]
