@@ -11,6 +11,7 @@ from typing import Any
 import uvloop
 
 from liftbridge.config import Settings
+from liftbridge.free_memory import giving_back_free_memory
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.server import Server
 from liftbridge.tasks import end_tasks
@@ -40,7 +41,8 @@ async def _run(settings: Settings, plugins: PluginManager) -> int:
     server = Server(settings, plugins)
     try:
         if await _finished_before(server.start(), stop, server.failed):
-            await _finished_before(stop.wait(), server.failed)
+            async with giving_back_free_memory():
+                await _finished_before(stop.wait(), server.failed)
             logger.info("Shutting down...")
             await _finished_before(server.drain(), hurry, server.failed)
     finally:
