@@ -92,9 +92,10 @@ def liftbridge_endpoint() -> "Provider | Sequence[Provider]":
 
 
 @hookspec(firstresult=True)
-def liftbridge_dump_log(path: str, out: "IO[str]", values: bool) -> "bool | None":
-    """Shows a file or directory of a log storage to a person, for ``liftbridge dump-log``. Returns True, or None when
-    the path isn't one of this storage. Reads only. ``values`` asks for whole values instead of previews."""
+def liftbridge_dump_log(path: str, out: "IO[str]", values: bool, as_json: bool) -> "bool | None":
+    """Shows a file or directory of a log storage, for ``liftbridge dump-log``. Returns True, or None when
+    the path isn't one of this storage. Reads only. ``values`` asks for whole values instead of previews; ``as_json`` for
+    an object on each line, whose ``kind`` says what it is, with whole values. Who doesn't take ``as_json`` isn't asked for that."""
 
 
 # --- policies: the first answer that isn't None wins, and the kernel checks it ----------------------------------------

@@ -151,9 +151,12 @@ class PluginManager:
             raise PluginNotFound(f'no {seam} is called "{name}" {_what_to_do(seam, name, names)}')
         return offer.provider
 
-    def dump_log(self, path: str, out: IO[str], *, values: bool) -> bool:
+    def dump_log(self, path: str, out: IO[str], *, values: bool, as_json: bool) -> bool:
         """Asks the plugins to show a log; False if none knows the path."""
-        return bool(self._pluggy.hook.liftbridge_dump_log(path=path, out=out, values=values))
+        hook = self._pluggy.hook.liftbridge_dump_log
+        without = [one.plugin for one in hook.get_hookimpls() if as_json and "as_json" not in one.argnames]
+        asked = self._pluggy.subset_hook_caller(hook.name, without)
+        return bool(asked(path=path, out=out, values=values, as_json=as_json))
 
     # --- observers ----------------------------------------------------------------------------------------------------
 

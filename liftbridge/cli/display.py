@@ -1,6 +1,5 @@
 """Answers on standard output: tables and lines for people, JSON for programs."""
 
-import base64
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import click
 
 from liftbridge.client import Message
+from liftbridge.protocol.json_text import bytes_entry, header_value
 
 #: ``--json`` and ``--raw``.
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -87,24 +87,7 @@ def message_as_json(message: Message) -> dict[str, Any]:
         "timestamp_ns": message.timestamp_ns,
         "subject": message.subject,
         "reply_subject": message.reply_subject,
-        **_bytes("key", message.key),
-        **_bytes("value", message.value),
-        "headers": {name: _header(value) for name, value in message.headers.items()},
+        **bytes_entry("key", message.key),
+        **bytes_entry("value", message.value),
+        "headers": {name: header_value(value) for name, value in message.headers.items()},
     }
-
-
-def _bytes(name: str, data: bytes) -> dict[str, str]:
-    text = _text(data)
-    return {f"{name}_base64": base64.b64encode(data).decode()} if text is None else {name: text}
-
-
-def _header(data: bytes) -> str | dict[str, str]:
-    text = _text(data)
-    return {"base64": base64.b64encode(data).decode()} if text is None else text
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None

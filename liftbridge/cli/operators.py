@@ -152,16 +152,56 @@ def config(options: argparse.Namespace) -> int:
     for warning in settings.warnings:
         print(f"liftbridge: warning: {warning}", file=sys.stderr)
     if options.action == "check":
-        print(f"{options.file or 'defaults and environment'}: ok")
-        return 0
+        place = str(options.file or "defaults and environment")
+        print(json.dumps({"checked": place, "ok": True}) if options.json else f"{place}: ok")
+    elif options.json:
+        print(json.dumps(_settings_as_json(settings), indent=2))
+    else:
+        _print_settings(settings)
+    return 0
+
+
+def _print_settings(settings: Settings) -> None:
     for name, value in sorted(settings.items()):
-        shown = _HIDDEN if value and name.endswith(_SECRETS) else settings.written(name, value)
-        print(f"{name} = {shown}    # {settings.sources.get(name, 'default')}")
+        shown = _HIDDEN if _is_secret(name, value) else settings.written(name, value)
+        print(f"{name} = {shown}    # {_source(settings, name)}")
     for template in settings.templates:
         print(f"templates.{template.name}.match = {template.match}")
         for name, value in sorted(template.settings.items()):
             print(f"templates.{template.name}.{name} = {settings.written(name, value)}")
-    return 0
+
+
+def _settings_as_json(settings: Settings) -> dict[str, Any]:
+    return {
+        "settings": {
+            name: {
+                "value": _HIDDEN if _is_secret(name, value) else _plain(value),
+                "source": _source(settings, name),
+            }
+            for name, value in sorted(settings.items())
+        },
+        "templates": [
+            {
+                "name": template.name,
+                "match": template.match,
+                "settings": {name: _plain(value) for name, value in sorted(template.settings.items())},
+            }
+            for template in settings.templates
+        ],
+    }
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return bool(value) and name.endswith(_SECRETS)
+
+
+def _source(settings: Settings, name: str) -> str:
+    return settings.sources.get(name, "default")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has a word for: paths are text."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def cluster(options: argparse.Namespace) -> int:
@@ -189,9 +229,9 @@ def dump_log(options: argparse.Namespace) -> int:
     for path in options.paths:
         if not os.path.exists(path):
             raise ConfigError(f"there is no {path}")
-        if len(options.paths) > 1:
+        if len(options.paths) > 1 and not options.json:
             print(f"{path}:")
-        if not plugins.dump_log(path, sys.stdout, values=options.values):
+        if not plugins.dump_log(path, sys.stdout, values=options.values, as_json=options.json):
             raise ConfigError(
                 f"{path} is neither a segment file nor a partition's directory, as DATA-DIR/streams/4-0 is"
             )

@@ -209,6 +209,7 @@ def _add_config(commands: Any) -> None:
     )
     config.add_argument("action", choices=("check", "show"), help="what to do")
     config.add_argument("file", nargs="?", type=Path, help="the file; without one, defaults and environment")
+    config.add_argument("--json", action="store_true", help="for programs")
     config.set_defaults(command=operators.config)
 
 
@@ -220,6 +221,7 @@ def _add_dump_log(commands: Any) -> None:
     )
     dump.add_argument("paths", metavar="PATH", nargs="+", help="the file or directory")
     dump.add_argument("--values", action="store_true", help="whole keys and values instead of previews")
+    dump.add_argument("--json", action="store_true", help="for programs, with whole keys and values")
     dump.set_defaults(command=operators.dump_log)
 
 

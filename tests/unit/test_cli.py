@@ -14,6 +14,9 @@ from liftbridge.config import Settings
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.log import LogSettings
 from liftbridge.interfaces.provider import Seam
+from liftbridge.protocol.publish_requests import stored_fields
+from liftbridge.protocol.record_batch import encode_batch
+from liftbridge.protocol.record_encoding import encode_record, encode_trailer
 from liftbridge.settings import PROVIDER_SETTINGS
 from liftbridge.testing.log_suite import LOG, fill
 from liftbridge.testing.memory_index import MemoryIndexStorage
@@ -237,6 +240,35 @@ def test_what_config_show_prints_is_a_config_file(tmp_path: Path, capsys: pytest
     assert "templates.audit.streams.cleaner.interval = 90s" in shown[0]
 
 
+def test_config_show_for_programs_has_values_and_origins_but_no_secrets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "server.conf"
+    file.write_text(
+        "port = 7\nnats.password = hush\nnats.servers = nats://a, nats://b\nstreams.retention.max.age = 1.5h\n"
+        "data.dir = /d\n[templates]\n[[audit]]\nmatch = audit-*\nstreams.segment.max.bytes = 1MiB\n"
+    )
+    assert cli.run(["config", "show", str(file), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    settings = shown["settings"]
+    assert settings["endpoint.grpc.port"] == {"value": 7, "source": f"{file}, line 1"}
+    assert settings["batch.max.messages"] == {"value": 1024, "source": "default"}
+    assert settings["transport.nats.servers"]["value"] == ["nats://a", "nats://b"]
+    assert settings["streams.retention.max.age"]["value"] == 5400
+    assert settings["data.dir"]["value"] == "/d"
+    assert settings["transport.nats.password"]["value"] == "(hidden)"
+    assert shown["templates"] == [
+        {"name": "audit", "match": "audit-*", "settings": {"streams.segment.max.bytes": 1048576}}
+    ]
+
+
+def test_config_check_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "server.conf"
+    file.write_text("port = 7\n")
+    assert cli.run(["config", "check", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"checked": str(file), "ok": True}
+
+
 def test_config_check_warns_and_approves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "server.yaml"
     file.write_text("streams.retention.max.age: 3600\n")
@@ -272,6 +304,41 @@ def test_dump_log_shows_several_logs_and_no_other_files(tmp_path: Path, capsys: 
     assert [line for line in lines if not line.startswith((" ", "0"))] == [f"{log}:" for log in logs]
     assert sum("checksum ok" in line for line in lines) == 2
     assert cli.run(["dump-log", f"{logs[0]}/server.log"]) == 2
+
+
+def test_dump_log_for_programs_is_an_object_on_each_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = SegmentStorage(tmp_path, MemoryIndexStorage())
+    log = storage.open(LOG, LogSettings())
+    trailer = encode_trailer(timestamp_ns=9, stream="weather", partition=1, subject="s", reply="")
+    for offset, value in enumerate((b"v" * 100, b"\xff")):
+        item = stored_fields(b"k", value, {"h": b"1"})
+        record = encode_record(item, offset, trailer=trailer)
+        log.append(
+            [
+                encode_batch(
+                    record, base_offset=offset, end_offset=offset + 1, record_count=1, leader_epoch=1, timestamp_ns=9
+                )
+            ]
+        )
+    storage.close()
+    directory = str(tmp_path / "streams" / "3-1")
+    (segment,) = Path(directory).glob("*.log")
+    with segment.open("ab") as damaged:
+        damaged.write(b"garbage")
+    assert cli.run(["dump-log", directory, directory, "--json"]) == 0
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert entries[: len(entries) // 2] == entries[len(entries) // 2 :]
+    first, batch, text, _, binary, damage = entries[:6]
+    assert (first["kind"], first["path"]) == ("segment", str(segment))
+    assert (batch["kind"], batch["base_offset"], batch["end_offset"], batch["records"]) == ("batch", 0, 1, 1)
+    assert (text["kind"], text["offset"], text["key"], text["value"]) == ("message", 0, "k", "v" * 100)
+    assert (text["stream"], text["subject"], text["headers"]) == (
+        "weather",
+        "s",
+        {"h": "1", "subject": "s", "reply": ""},
+    )
+    assert binary["value_base64"] == "/w=="
+    assert (damage["kind"], damage["size_bytes"]) == ("damage", 7)
 
 
 def test_a_new_plugin_has_no_name_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Plugins: found by their entry points, checked before they run, and named when something is wrong with them."""
 
+import io
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +42,23 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.syspath_prepend(str(folder))
 
     return install_one
+
+
+def test_a_log_is_shown_for_programs_by_plugins_that_know_how() -> None:
+    def old(path: str, out: Any, values: bool) -> bool:
+        out.write("text")
+        return True
+
+    def new(path: str, out: Any, as_json: bool) -> bool | None:
+        out.write("json" if as_json else "more text")
+        return path == "known" or None
+
+    out = io.StringIO()
+    manager = _manager(_plugin(dump_log=new), _plugin(dump_log=old))
+    assert manager.dump_log("known", out, values=False, as_json=True)
+    assert not manager.dump_log("unknown", out, values=False, as_json=True)
+    assert manager.dump_log("known", out, values=False, as_json=False)
+    assert out.getvalue() == "jsonjsontext"
 
 
 # --- what is found ----------------------------------------------------------------------------------------------------

@@ -35,10 +35,10 @@ def liftbridge_log_storage() -> Provider:
 
 
 @hookimpl
-def liftbridge_dump_log(path: str, out: IO[str], values: bool) -> bool | None:
+def liftbridge_dump_log(path: str, out: IO[str], values: bool, as_json: bool) -> bool | None:
     from liftbridge_storage_segments.dump import dump_log
 
-    return dump_log(path, out, values=values) or None
+    return dump_log(path, out, values=values, as_json=as_json) or None
 
 
 def _create(context: LogStorageContext) -> LogStorage:
