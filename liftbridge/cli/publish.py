@@ -10,9 +10,9 @@ import click
 
 from liftbridge.cli.connection import check_partitions, client_command, find_stream
 from liftbridge.cli.display import json_option, print_json_line
-from liftbridge.cli.reading import chunks_of, lines_of
+from liftbridge.cli.reading import chunks_of, lines_of, whole
 from liftbridge.cli.streams import stream_argument
-from liftbridge.cli.values import HEADER, OFFSET, PARTITION
+from liftbridge.cli.values import HEADER, MESSAGE_SIZE, OFFSET, PARTITION
 from liftbridge.client import Ack, AckPolicy, Client, KeyPartitioner, Partitioner, Publisher, RoundRobinPartitioner
 from liftbridge.errors import RequestError
 
@@ -58,6 +58,15 @@ class _Sent:
     help="Who must have a message until it counts as stored; none: don't wait.",
 )
 @click.option("--expected-offset", type=OFFSET, metavar="OFFSET", help="Store only if it gets this one.")
+@click.option(
+    "--max-size",
+    "max_bytes",
+    type=MESSAGE_SIZE,
+    default="64MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Refuse a larger file or line, instead of reading on.",
+)
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 @json_option
 async def publish(
@@ -73,6 +82,7 @@ async def publish(
     round_robin: bool,
     ack: str,
     expected_offset: int | None,
+    max_bytes: int,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -91,7 +101,9 @@ async def publish(
             headers=dict(headers),
             expected_offset=expected_offset,
         )
-        await run.publish(_outgoing(values, files, key.encode(), key_separator), _printer(stream, quiet, as_json))
+        await run.publish(
+            _outgoing(values, files, key.encode(), key_separator, max_bytes), _printer(stream, quiet, as_json)
+        )
 
 
 def _refuse_contradictions(
@@ -115,24 +127,24 @@ def _refuse_contradictions(
 
 
 async def _outgoing(
-    values: tuple[str, ...], files: tuple[Path, ...], key: bytes, key_separator: str | None
+    values: tuple[str, ...], files: tuple[Path, ...], key: bytes, key_separator: str | None, max_bytes: int
 ) -> AsyncIterator[Outgoing]:
     for value in values:
         yield Outgoing(value.encode("utf-8", "surrogateescape"), key)
     for file in files:
-        yield Outgoing(await _read(file), key)
+        yield Outgoing(await _read(file, max_bytes), key)
     if values or files:
         return
     if sys.stdin.isatty():
         print("each line is a message; Ctrl-D ends", file=sys.stderr)
-    async for line in lines_of(chunks_of(sys.stdin.fileno())):
+    async for line in lines_of(chunks_of(sys.stdin.fileno()), max_bytes):
         yield _split(line, key, key_separator)
 
 
-async def _read(file: Path) -> bytes:
-    if str(file) != "-":
-        return await asyncio.to_thread(file.read_bytes)
-    return b"".join([chunk async for chunk in chunks_of(sys.stdin.fileno())])
+async def _read(file: Path, max_bytes: int) -> bytes:
+    if str(file) == "-":
+        return await whole(chunks_of(sys.stdin.fileno()), "the standard input", max_bytes)
+    return await whole(chunks_of(file), str(file), max_bytes)
 
 
 def _split(line: bytes, key: bytes, key_separator: str | None) -> Outgoing:

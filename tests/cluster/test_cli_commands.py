@@ -182,6 +182,15 @@ def test_a_file_that_no_server_reads_is_refused_for_sure(stream: str, tmp_path: 
     assert "may be stored" not in said
 
 
+def test_what_never_ends_is_refused_and_what_came_before_is_stored(stream: str) -> None:
+    said = refused(2, "publish", stream, "--file", "/dev/zero", "--max-size", "3MiB")
+    assert said.startswith("/dev/zero is larger than 3MiB")
+    done = liftbridge("publish", stream, "--max-size", "10", stdin=b"one\ntwo\n" + b"x" * 11)
+    assert (done.returncode, done.stdout) == (2, "partition 0, offset 0\npartition 0, offset 1\n")
+    assert done.stderr.startswith("liftbridge: line 3 of the standard input is larger than 10")
+    assert values(stream, "--no-follow") == ["one", "two"]
+
+
 def test_a_key_decides_the_partition(wide: str) -> None:
     published = json_lines(ok("publish", wide, "--key-separator", ":", "--json", stdin=b"a:1\nb:2\na:3\nnone"))
     partitions = [one["partition"] for one in published]
@@ -361,6 +370,18 @@ def test_ctrl_c_ends_a_publish_that_waits_for_lines(stream: str) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "", "")
+
+
+def test_ctrl_c_ends_a_publish_that_waits_for_a_file(stream: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [*_LIFTBRIDGE, "publish", stream, "--file", str(pipe)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with pipe.open("wb"):  # it reads
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == 130
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(stream: str) -> None:

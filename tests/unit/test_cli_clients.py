@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from liftbridge.cli.connection import unknown_stream
 from liftbridge.cli.display import message_as_json, message_line, printable
 from liftbridge.cli.entry import run
 from liftbridge.cli.exits import Exit, exit_of_client_error, exit_of_server_error
-from liftbridge.cli.reading import lines_of
+from liftbridge.cli.reading import chunks_of, lines_of, whole
 from liftbridge.cli.values import parse_header, parse_replicas, parse_seconds, parse_servers, parse_start, parse_stop
 from liftbridge.client import Message, StartAt, StopAt
 from liftbridge.errors import ConfigError, DeadlineExceeded, InvalidRequest, NotFound, PluginError, Unavailable
@@ -91,11 +92,35 @@ async def test_lines_are_the_same_however_they_arrive(lines: list[bytes], size: 
     data = b"".join(line + b"\n" for line in lines)
     if not ended:
         data, lines = data.removesuffix(b"\n"), lines[:-1] + [one for one in lines[-1:] if one]
-    assert [line async for line in lines_of(_chunks(data, size))] == lines
+    assert [line async for line in lines_of(_chunks(data, size), 1000)] == lines
+
+
+async def test_a_line_without_an_end_is_refused_when_it_is_too_long() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"short\nlonger "
+        while True:
+            yield b"x" * 10
+
+    lines = lines_of(endless(), 40)
+    assert await anext(lines) == b"short"
+    with pytest.raises(InvalidRequest, match=r"^line 2 of the standard input is larger than 40"):
+        await anext(lines)
+
+
+async def test_a_line_may_be_as_long_as_is_said() -> None:
+    assert [line async for line in lines_of(_chunks(b"1234\n1234", 9), 4)] == [b"1234", b"1234"]
+    with pytest.raises(InvalidRequest, match="line 1 of"):
+        await anext(lines_of(_chunks(b"12345\n", 9), 4))
+
+
+async def test_an_endless_file_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"^/dev/zero is larger than 1MiB"):
+        await whole(chunks_of(Path("/dev/zero")), "/dev/zero", 1 << 20)
+    assert await whole(chunks_of(Path("/dev/null")), "/dev/null", 1) == b""
 
 
 async def test_lines_from_windows_are_lines() -> None:
-    assert [line async for line in lines_of(_chunks(b"a\r\nb\r\n\r\n", 2))] == [b"a", b"b", b""]
+    assert [line async for line in lines_of(_chunks(b"a\r\nb\r\n\r\n", 2), 9)] == [b"a", b"b", b""]
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
