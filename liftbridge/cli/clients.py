@@ -1,9 +1,11 @@
 """The commands for who uses a cluster: their list, each imported when it is called, and how they end."""
 
 import importlib
+import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -46,7 +48,7 @@ def run_client_command(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpcio's own log would be lines that no command wrote
     group = make_group()
     try:
-        with group.make_context("liftbridge", list(arguments)) as context:
+        with _warnings_as_lines(), group.make_context("liftbridge", list(arguments)) as context:
             group.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as end:  # --help, for instance
@@ -63,6 +65,20 @@ def run_client_command(arguments: Sequence[str]) -> int:
         complain(error)
         return exit_of_client_error(error)
     return Exit.DONE
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What the client library warns of, people see as they see errors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("liftbridge: %(message)s"))
+    logger = logging.getLogger("liftbridge")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _explain(error: click.ClickException) -> None:

@@ -4,18 +4,19 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 from liftbridge.client.brokers import Brokers, Deadline
 from liftbridge.client.cursors import Cursors
-from liftbridge.client.membership import Membership
+from liftbridge.client.membership import Membership, StreamsGone
 from liftbridge.client.positions import StartAt, StopAt
 from liftbridge.client.records import Message
 from liftbridge.client.subscription import GroupPlace, Subscription
+from liftbridge.client.trouble import Trouble
 from liftbridge.client.turns import Turns
-from liftbridge.errors import InvalidRequest, LiftbridgeError, RequestError
+from liftbridge.errors import InvalidRequest, LiftbridgeError, PermissionDenied, RequestError, Unimplemented
 from liftbridge.protocol.generated import api_pb2 as api
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,10 @@ _Place = tuple[str, int]
 _CURSOR_S = 5.0
 #: Before a checkpoint that failed is tried again.
 _RETRY_S = 1.0
+#: How long nobody may lead a partition until a try to read it counts as failed.
+_PATIENCE_S = 5.0
+#: These answers stay the same, however often a member asks.
+_HOPELESS = (InvalidRequest, PermissionDenied, Unimplemented, StreamsGone)
 
 
 @dataclass(eq=False, slots=True)
@@ -55,6 +60,9 @@ class Consumer:
     *From when on*: a group that starts with new messages has its first cursor as soon as a member reads a partition with
     messages in it, and otherwise when the first message is processed. Should everybody die before that, the group starts
     anew, with what is new then. Who can't miss any message starts with ``StartAt.earliest()``.
+
+    *What fails* is tried again: servers come back. When it lasts, the log says so at warning level. The iteration raises what
+    no try can change: PermissionDenied, Unimplemented, InvalidRequest, and NotFound when all of its streams are deleted.
     """
 
     def __init__(
@@ -76,7 +84,9 @@ class Consumer:
         self._start = start or StartAt.new()
         self._checkpoint_interval_s = checkpoint_interval_s
         self._readers: dict[_Place, _Reader] = {}
-        self._waiting: asyncio.Queue[tuple[_Reader, Message]] = asyncio.Queue(max_waiting)
+        #: None wakes who waits for a message that won't come.
+        self._waiting: asyncio.Queue[tuple[_Reader, Message] | None] = asyncio.Queue(max_waiting)
+        self._failure: BaseException | None = None
         self._turns = Turns()
         self._current: tuple[_Reader, Message] | None = None
         #: Something was processed of a partition without a cursor.
@@ -93,10 +103,21 @@ class Consumer:
         cursors: without them there would be no message, and no word of why."""
         await self._cursors.require(Deadline(_CURSOR_S))
         await self._membership.join()
-        self._tasks.append(asyncio.create_task(self._keep_assigned()))
+        self._tasks.append(self._in_background(self._keep_assigned()))
         if self._checkpoint_interval_s is not None:
-            self._tasks.append(asyncio.create_task(self._keep_checkpoints(self._checkpoint_interval_s)))
+            self._tasks.append(self._in_background(self._keep_checkpoints(self._checkpoint_interval_s)))
         return self
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """What it raises, the iteration raises."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self._fail(error)
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        return task
 
     async def __aexit__(self, *error: object) -> None:
         """Commits what was processed, and leaves the group, as far as servers answer."""
@@ -113,18 +134,20 @@ class Consumer:
         return self
 
     async def __anext__(self) -> Message:
-        """The next message of any partition. It never ends by itself; the wait for it may be cancelled."""
+        """The next message of any partition. It never ends by itself; the wait for it may be cancelled. Raises what keeps this
+        member from ever getting one."""
         if not self._tasks:
             raise InvalidRequest("join first: async with client.consumer(...) as consumer")
         self._finish_current()
         if self._turns.due:
             await self._turns.give()
-        while True:
-            reader, message = await self._waiting.get()
-            if not reader.ended.is_set():
+        while self._failure is None:
+            waiting = await self._waiting.get()
+            if waiting is not None and not waiting[0].ended.is_set():
+                reader, message = self._current = waiting
                 reader.handed_out = message.offset
-                self._current = (reader, message)
                 return message
+        raise self._failure
 
     def _finish_current(self) -> None:
         if self._current is not None:
@@ -144,13 +167,24 @@ class Consumer:
     # --- assignments --------------------------------------------------------------------------------------------------
 
     async def _keep_assigned(self) -> None:
+        trouble = Trouble(f"consumer group {self._group_id}: asking for partitions")
         while True:
             try:
                 await self._membership.refresh()
+            except _HOPELESS:
+                raise
             except LiftbridgeError as error:
-                logger.info("consumer group %s: %s", self._group_id, error)
+                trouble.failed(error)
+            else:
+                trouble.over()
             await self._reconcile()
             await asyncio.sleep(self._membership.interval_s)
+
+    def _fail(self, error: BaseException) -> None:
+        """Whoever asks for a message hears of it. Messages that wait weren't handed out, so another member gets them."""
+        self._failure = self._failure or error
+        with contextlib.suppress(asyncio.QueueFull):  # then nobody waits
+            self._waiting.put_nowait(None)
 
     async def _reconcile(self) -> None:
         assigned = self._membership.assignments
@@ -159,7 +193,7 @@ class Consumer:
         )
         for place in assigned - self._readers.keys():
             reader = self._readers[place] = _Reader()
-            reader.task = asyncio.create_task(self._read(place, reader))
+            reader.task = self._in_background(self._read(place, reader))
 
     async def _stop_reading(self, places: list[_Place]) -> None:
         readers = [self._readers.pop(place) for place in places]
@@ -184,18 +218,21 @@ class Consumer:
     async def _read(self, place: _Place, reader: _Reader) -> None:
         """Until it is cancelled, or another member takes over. What else ends it is tried again."""
         stream, partition = place
+        trouble = Trouble(f"consumer group {self._group_id}: reading partition {partition} of stream {stream}")
         try:
             while True:
                 try:
-                    await self._read_on(place, reader)
+                    await self._read_on(place, reader, trouble)
                     return
+                except _HOPELESS:
+                    raise
                 except LiftbridgeError as error:
-                    logger.info("consumer group %s: partition %d of %s: %s", self._group_id, partition, stream, error)
+                    trouble.failed(error)
                 await asyncio.sleep(self._membership.interval_s)
         finally:
             reader.ended.set()
 
-    async def _read_on(self, place: _Place, reader: _Reader) -> None:
+    async def _read_on(self, place: _Place, reader: _Reader, trouble: Trouble) -> None:
         """Behind what this member has. Raises what keeps the partition from being read."""
         subscription = Subscription(
             self._brokers,
@@ -203,9 +240,11 @@ class Consumer:
             start=await self._begin(place, reader),
             stop=StopAt.never(),
             resume=True,
+            patience_s=_PATIENCE_S,
             place=self._place_in_group,
         )
         async with subscription:
+            trouble.over()
             async for message in subscription:
                 await self._waiting.put((reader, message))
                 reader.received = message.offset
@@ -241,6 +280,7 @@ class Consumer:
 
     async def _keep_checkpoints(self, interval_s: float) -> None:
         """Regularly, and at once when something of a partition is processed that has no cursor yet."""
+        trouble = Trouble(f"consumer group {self._group_id}: remembering what is processed")
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(interval_s):
@@ -248,9 +288,13 @@ class Consumer:
             self._has_first.clear()
             try:
                 await self._commit_processed()
+            except _HOPELESS:
+                raise
             except RequestError as error:
-                logger.warning("consumer group %s: no checkpoint, the next one follows: %s", self._group_id, error)
+                trouble.failed(error)
                 await asyncio.sleep(min(_RETRY_S, interval_s))
+            else:
+                trouble.over()
 
     async def _commit_processed(self) -> None:
         await asyncio.gather(*(self._checkpoint(place, reader) for place, reader in list(self._readers.items())))

@@ -400,6 +400,46 @@ def test_a_reader_that_goes_away_ends_it_quietly(stream: str) -> None:
         assert (code, done.stderr) == ("141", "")
 
 
+def _consume(address: str, stream: str) -> "subprocess.Popen[str]":
+    """A member that has shown one message."""
+    process = subprocess.Popen(
+        [*_LIFTBRIDGE, "group", "consume", "readers", stream, "--from", "earliest", "--raw", "--server", address],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert next_line(process) == "one\n"
+    return process
+
+
+def test_a_member_of_a_group_says_that_servers_are_away_and_goes_on(new_broker: BrokerProcess) -> None:
+    new_broker.arguments += ["--set", "cursors.stream.partitions=1"]
+    new_broker.start()
+    ok("stream", "create", "letters", "--server", new_broker.address)
+    ok("publish", "letters", "one", "--quiet", "--server", new_broker.address)
+    process = _consume(new_broker.address, "letters")
+    assert process.stderr is not None
+    new_broker.kill()
+    said = process.stderr.readline()
+    assert re.match(r"liftbridge: consumer group readers: .* failing for \d+ s, and tried on: .*\n", said)
+    new_broker.start()
+    ok("publish", "letters", "two", "--quiet", "--server", new_broker.address)
+    assert next_line(process) == "two\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "works again after" in err
+
+
+def test_a_member_whose_stream_is_deleted_ends_with_an_error(broker: BrokerProcess, stream: str) -> None:
+    ok("publish", stream, "one", "--quiet")
+    process = _consume(broker.address, stream)
+    ok("stream", "delete", stream, "--yes")
+    _, err = process.communicate(timeout=30)
+    assert err == f"liftbridge: consumer group readers: deleted, so there is nothing to read: {stream}\n"
+    assert process.returncode == 5
+
+
 # --- groups and cursors -----------------------------------------------------------------------------------------------
 
 
