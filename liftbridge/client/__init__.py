@@ -12,7 +12,8 @@ What fails raises a class of :mod:`liftbridge.errors`; ``retriable`` says whethe
 call has a deadline. Who isn't in a coroutine uses :mod:`liftbridge.client.blocking`; who publishes by plain NATS,
 :mod:`liftbridge.client.nats_messages`.
 
-Here lives what a client needs, and nothing of the server: of the rest of the package only ``errors`` and ``protocol``.
+Here lives what a client needs, and nothing of the server: of the rest of the package only ``errors``, ``certificates`` and
+``protocol``.
 """
 
 from liftbridge.client.client import Client

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 
+from liftbridge.certificates import client_context, load_certificate, read_pem
 from liftbridge.errors import ConfigError
 
 
@@ -21,26 +22,24 @@ class Tls:
     server_name: str | None = None
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """Raises ConfigError for a file that can't be read, and for one of certificate and key without the other."""
-        if (self.certificate is None) != (self.key is None):
-            raise ConfigError("a client certificate needs both: the certificate and its key")
-        return grpc.ssl_channel_credentials(_read(self.ca), _read(self.key), _read(self.certificate))
+        """Raises ConfigError as ``context`` does: grpcio alone would take any file, and then never connect."""
+        self.context()
+        files = (None if path is None else read_pem(path) for path in (self.ca, self.key, self.certificate))
+        return grpc.ssl_channel_credentials(*files)
 
     def context(self) -> ssl.SSLContext:
-        """The same for connections that aren't grpcio's."""
-        roots = pkgutil.get_data("grpc._cython", "_credentials/roots.pem") if self.ca is None else _read(self.ca)
-        assert roots is not None
-        context = ssl.create_default_context(cadata=roots.decode())
+        """The same for connections that aren't grpcio's. Raises ConfigError for a file that can't be read or isn't what it
+        should be, naming it, and for one of certificate and key without the other."""
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("a client certificate needs both: the certificate and its key")
+        context = _trusting_as_grpcio_does() if self.ca is None else client_context(self.ca)
         if self.certificate is not None and self.key is not None:
-            context.load_cert_chain(self.certificate, self.key)
+            load_certificate(context, self.certificate, self.key)
         context.set_alpn_protocols(["h2"])
         return context
 
 
-def _read(path: Path | str | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+def _trusting_as_grpcio_does() -> ssl.SSLContext:
+    roots = pkgutil.get_data("grpc._cython", "_credentials/roots.pem")
+    assert roots is not None
+    return ssl.create_default_context(cadata=roots.decode())

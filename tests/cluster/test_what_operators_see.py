@@ -126,9 +126,9 @@ def test_a_second_signal_ends_the_handing_over_and_not_the_clean_stop(tmp_path: 
         (
             ["--tls-cert", "a-file", "--tls-key", "a-file"],
             2,
-            "a-file and a-file are no certificate and its private key",
+            "failed to load TLS key pair: a-file holds no certificate in PEM",
         ),
-        (["--tls-cert", "a-file", "--tls-key", "nothing"], 2, "there is no file nothing"),
+        (["--tls-cert", "a-file", "--tls-key", "nothing"], 2, "a-file holds no certificate in PEM"),
         (["--host", "no-such-host.invalid"], 2, "Choose another address with --host and --port"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -1,6 +1,5 @@
 """The hooks of the gRPC endpoint."""
 
-import os
 from typing import TYPE_CHECKING
 
 from liftbridge.errors import ConfigError
@@ -128,20 +127,15 @@ def _tls_context(cert: str, key: str) -> "ssl.SSLContext | None":
         return None
     if not cert or not key:
         raise ConfigError("endpoint.grpc.tls.cert and endpoint.grpc.tls.key go together")
-    for path in (cert, key):
-        if not os.path.isfile(path):
-            raise ConfigError(f"failed to load TLS key pair: there is no file {path}")
     import ssl
+
+    from liftbridge.certificates import load_certificate
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     try:
-        context.load_cert_chain(cert, key)
-    except ssl.SSLError as error:
-        raise ConfigError(
-            f"failed to load TLS key pair: {cert} and {key} are no certificate and its private key in PEM ({error.reason})"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"failed to load TLS key pair {cert}, {key}: {error.strerror}") from error
+        load_certificate(context, cert, key)
+    except ConfigError as error:
+        raise ConfigError(f"failed to load TLS key pair: {error}") from error
     return context

@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
+from liftbridge.certificates import client_context, load_certificate
 from liftbridge.errors import ConfigError
 
 _NAMES = {
@@ -45,10 +46,10 @@ def _tls_context(settings: Mapping[str, Any]) -> ssl.SSLContext | None:
     if bool(cert) != bool(key):
         raise ConfigError("transport.nats.tls.cert and transport.nats.tls.key go together; only one is set")
     try:
-        context = ssl.create_default_context(cafile=ca or None)
+        context = client_context(ca) if ca else ssl.create_default_context()
         if cert:
-            context.load_cert_chain(cert, key)
-    except OSError as error:
-        raise ConfigError(f"transport.nats.tls: {error} (ca {ca}, cert {cert}, key {key})") from error
+            load_certificate(context, cert, key)
+    except ConfigError as error:
+        raise ConfigError(f"transport.nats.tls: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
