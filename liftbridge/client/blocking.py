@@ -13,7 +13,10 @@ The asyncio client runs in a thread of its own. Any number of threads may use on
 import asyncio
 import functools
 import threading
+import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 
@@ -106,6 +109,47 @@ class BlockingMessages(Generic[_Messages]):
             return await anext(self._messages, None)
 
 
+class BlockingSubscription(BlockingMessages[Subscription]):
+    """Messages that came together cross threads together, when one of them is asked for; the server sends no more until
+    then, but for some 2 MiB. Threads may share the iteration: each message goes to one of them."""
+
+    def __init__(self, loop: _Loop, source: Subscription) -> None:
+        super().__init__(loop, source)
+        self._received: deque[Message] = deque()
+        self._asking = threading.Lock()
+
+    def close(self) -> None:
+        super().close()
+        self._received.clear()
+
+    def receive(self, timeout_s: float | None = None) -> Message:
+        """The next message. Raises TimeoutError when there is none in time, which costs none, and StopIteration at the end."""
+        while True:
+            with suppress(IndexError):
+                return self._received.popleft()
+            began_s = time.monotonic()
+            self._ask(timeout_s)
+            if timeout_s is not None:
+                timeout_s = max(0.0, timeout_s - (time.monotonic() - began_s))
+
+    def _ask(self, timeout_s: float | None) -> None:
+        """Until there are messages, maybe because another thread asked for them."""
+        if not self._asking.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise TimeoutError
+        try:
+            if not self._received and not self._loop.run(self._receive_many(timeout_s)):
+                raise StopIteration
+        finally:
+            self._asking.release()
+
+    async def _receive_many(self, timeout_s: float | None) -> bool:
+        """Puts them where they stay when who asked was interrupted. False at the end."""
+        async with asyncio.timeout(timeout_s):
+            messages = await self._source.receive_many()
+        self._received.extend(messages)
+        return bool(messages)
+
+
 class BlockingConsumer(BlockingMessages[Consumer]):
     """A member of a consumer group; see :class:`liftbridge.client.Consumer` for what it promises."""
 
@@ -182,10 +226,10 @@ class BlockingClient:
 
         return self._loop.run(publish())
 
-    def subscribe(self, stream: str, partition: int = 0, **options: Any) -> BlockingMessages[Subscription]:
+    def subscribe(self, stream: str, partition: int = 0, **options: Any) -> BlockingSubscription:
         """Messages of one partition, from now on unless ``start`` says otherwise; ``options`` are those of
         :meth:`Client.subscribe`. Raises what the server answers."""
-        return BlockingMessages(self._loop, self._client.subscribe(stream, partition, **options))
+        return BlockingSubscription(self._loop, self._client.subscribe(stream, partition, **options))
 
     def consume(self, group_id: str, streams: Sequence[str], **options: Any) -> BlockingConsumer:
         """Joins a consumer group; ``options`` are those of :meth:`Client.consumer`."""

@@ -127,13 +127,27 @@ class Subscription:
         if self._turns.due:
             await self._turns.give()
         while not self._messages:
-            if self._ended:
+            if not await self._wait():
                 raise StopAsyncIteration
+        return self._messages.popleft()
+
+    async def receive_many(self) -> list[Message]:
+        """Waits for a message and returns it with those that came with it, in order; none at the end. Raises what the iteration
+        would. Cancelling it costs no message."""
+        if self._turns.due:
+            await self._turns.give()
+        await self._wait()
+        messages, self._messages = list(self._messages), deque()
+        return messages
+
+    async def _wait(self) -> bool:
+        """Until there are messages: False when there won't be any."""
+        while not self._messages and not self._ended:
             if self._call is None:
                 await self._open()
             else:
                 self._take(await self._arrivals.get())
-        return self._messages.popleft()
+        return bool(self._messages)
 
     def _take(self, arrival: _Arrival) -> None:
         """Raises what ends a subscription badly."""

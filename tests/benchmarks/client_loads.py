@@ -88,6 +88,16 @@ async def ours_replay(address: str, stream: str, messages: int) -> dict[str, flo
         return {"per_second": messages / (time.perf_counter() - began)}
 
 
+def ours_blocking_replay(address: str, stream: str, messages: int) -> dict[str, float]:
+    from liftbridge.client import StartAt
+    from liftbridge.client.blocking import BlockingClient
+
+    with BlockingClient([address]) as client, client.subscribe(stream, start=StartAt.earliest()) as subscription:
+        began = time.perf_counter()
+        assert sum(1 for _ in islice(subscription, messages)) == messages
+        return {"per_second": messages / (time.perf_counter() - began)}
+
+
 # --- python-liftbridge ------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +145,8 @@ def theirs_replay(address: str, stream: str, messages: int) -> dict[str, float]:
 LOADS: dict[str, Callable[[str, str, int], Any]] = {
     one.__name__: one
     for one in (
-        ours_publish, ours_blocking, ours_publisher, ours_replay, theirs_publish, theirs_publisher, theirs_replay,
+        ours_publish, ours_blocking, ours_publisher, ours_replay, ours_blocking_replay,
+        theirs_publish, theirs_publisher, theirs_replay,
     )
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ CELLS = (
     ("one at a time, both blocking", "ours_blocking", "theirs_publish", 3_000, 3_000),
     (f"many: {IN_FLIGHT} in flight beside {THREADS} threads", "ours_publisher", "theirs_publisher", 50_000, 5_000),
     ("replay from the earliest", "ours_replay", "theirs_replay", 50_000, 50_000),
+    ("replay, both blocking", "ours_blocking_replay", "theirs_replay", 50_000, 50_000),
 )
 _Figures = dict[str, float]
 

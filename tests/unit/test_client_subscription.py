@@ -2,62 +2,15 @@
 
 import asyncio
 import gc
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from written_calls import ACCEPTED, OneBroker, messages
 
 from liftbridge.client import StartAt, StopAt, Subscription, turns
 from liftbridge.client.brokers import Brokers
 from liftbridge.errors import InternalError, InvalidRequest, NotFound, RequestError, ResourceExhausted, Unavailable
 from liftbridge.protocol.generated import api_pb2 as api
-
-ACCEPTED = api.Message().SerializeToString()
-
-
-class Call:
-    """One that connects at once, and accepts the subscription."""
-
-    def __init__(
-        self, on_responses: Callable[[list[bytes]], None], on_end: Callable[[RequestError | None], None]
-    ) -> None:
-        self.bring = on_responses
-        self.end = on_end
-        self.request = api.SubscribeRequest()
-        self.acknowledged: list[bytes] = []
-        self.closed = asyncio.Event()
-
-    def send(self, request: bytes) -> None:
-        self.request.ParseFromString(request)
-
-    def send_no_more(self) -> None:
-        pass
-
-    async def connect(self, timeout_s: float) -> None:
-        self.bring([ACCEPTED])
-
-    def acknowledge(self, responses: list[bytes]) -> None:
-        self.acknowledged += responses
-
-    def close(self) -> None:
-        self.closed.set()
-
-
-class OneBroker:
-    """Leads everything."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-
-    async def stream(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def leader_address(self, *_: Any) -> str:
-        return "leader:1"
-
-    def stream_call(self, address: str, method: str, **callbacks: Any) -> Call:
-        self.calls.append(Call(**callbacks))
-        return self.calls[-1]
 
 
 @pytest.fixture
@@ -68,10 +21,6 @@ def broker() -> OneBroker:
 def subscribe(broker: OneBroker, *, start: StartAt | None = None, **options: Any) -> Subscription:
     options = {"stop": StopAt.never(), **options}
     return Subscription(cast(Brokers, broker), "s", 0, start=start or StartAt.earliest(), **options)
-
-
-def messages(*offsets: int) -> list[bytes]:
-    return [api.Message(offset=offset).SerializeToString() for offset in offsets]
 
 
 async def offsets(subscription: Subscription, count: int) -> list[int]:
@@ -117,6 +66,18 @@ async def test_only_what_is_asked_for_is_acknowledged(broker: OneBroker) -> None
         assert call.acknowledged == [ACCEPTED, *first]
         await offsets(subscription, 1)
         assert call.acknowledged == [ACCEPTED, *first, *second]
+
+
+async def test_what_came_together_can_be_had_together(broker: OneBroker) -> None:
+    async with subscribe(broker, stop=StopAt.offset(2)) as subscription:
+        (call,) = broker.calls
+        first, second = messages(0, 1), messages(2)
+        call.bring(first)
+        call.bring(second)
+        assert [message.offset for message in await subscription.receive_many()] == [0, 1]
+        assert call.acknowledged == [ACCEPTED, *first]
+        assert [message.offset for message in await subscription.receive_many()] == [2]
+        assert await subscription.receive_many() == []
 
 
 async def test_a_wait_that_is_given_up_costs_nothing(broker: OneBroker) -> None:
