@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import click
 
+from liftbridge.cli.display import printable
 from liftbridge.cli.exits import EXPECTED, Exit, complain, exit_of_client_error
 from liftbridge.cli.names import CLIENT_COMMANDS
 
@@ -59,6 +60,9 @@ def run_client_command(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         _explain(error)
         return Exit.USAGE
+    except UnicodeEncodeError as error:  # bytes of an argument, which only values, keys and headers may have
+        print(f'liftbridge: "{printable(error.object)}" isn\'t UTF-8, and names have to be', file=sys.stderr)
+        return Exit.USAGE
     except BrokenPipeError:
         raise
     except EXPECTED as error:
@@ -85,6 +89,6 @@ def _explain(error: click.ClickException) -> None:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print(error.format_message(), file=sys.stderr)
         return
-    print(f"liftbridge: {error.format_message()}", file=sys.stderr)
+    print(f"liftbridge: {' '.join(error.format_message().split())}", file=sys.stderr)
     if isinstance(error, click.UsageError) and error.ctx is not None:
         print(f"liftbridge: try '{error.ctx.command_path} --help'", file=sys.stderr)

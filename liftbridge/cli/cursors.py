@@ -35,6 +35,7 @@ async def get(client: Client, *, cursor: str, stream: str, partition: int, as_js
     """Print the offset that a cursor was set to last."""
     offset = await client.fetch_cursor(cursor, stream, partition)
     if offset is None:
+        check_partitions(await find_stream(client, stream), (partition,))
         raise NotFound(f"cursor {cursor} was never set for partition {partition} of stream {stream}")
     if as_json:
         print_json({"cursor": cursor, "stream": stream, "partition": partition, "offset": offset})

@@ -71,6 +71,10 @@ def run(argv: Sequence[str]) -> int:
             complain(error)
             return Exit.FAILED
         return Exit.BROKEN_PIPE
+    except SystemExit as end:
+        if end.code != 1:
+            raise
+        return Exit.BROKEN_PIPE  # so rich ends, in the middle of a table that nobody reads
 
 
 def _reader_is_gone() -> bool:

@@ -12,7 +12,7 @@ from liftbridge.cli.connection import check_partitions, client_command, find_str
 from liftbridge.cli.display import json_option, print_json_line
 from liftbridge.cli.reading import chunks_of, lines_of, whole
 from liftbridge.cli.streams import stream_argument
-from liftbridge.cli.values import HEADER, MESSAGE_SIZE, OFFSET, PARTITION
+from liftbridge.cli.values import HEADER, MESSAGE_SIZE, OFFSET, PARTITION, argument_bytes
 from liftbridge.client import Ack, AckPolicy, Client, KeyPartitioner, Partitioner, Publisher, RoundRobinPartitioner
 from liftbridge.errors import RequestError
 
@@ -102,7 +102,7 @@ async def publish(
             expected_offset=expected_offset,
         )
         await run.publish(
-            _outgoing(values, files, key.encode(), key_separator, max_bytes), _printer(stream, quiet, as_json)
+            _outgoing(values, files, argument_bytes(key), key_separator, max_bytes), _printer(stream, quiet, as_json)
         )
 
 
@@ -130,7 +130,7 @@ async def _outgoing(
     values: tuple[str, ...], files: tuple[Path, ...], key: bytes, key_separator: str | None, max_bytes: int
 ) -> AsyncIterator[Outgoing]:
     for value in values:
-        yield Outgoing(value.encode("utf-8", "surrogateescape"), key)
+        yield Outgoing(argument_bytes(value), key)
     for file in files:
         yield Outgoing(await _read(file, max_bytes), key)
     if values or files:
@@ -151,7 +151,7 @@ def _split(line: bytes, key: bytes, key_separator: str | None) -> Outgoing:
     """A line without the separator has the key of all."""
     if key_separator is None:
         return Outgoing(line, key)
-    before, found, after = line.partition(key_separator.encode())
+    before, found, after = line.partition(argument_bytes(key_separator))
     return Outgoing(after, before) if found else Outgoing(line, key)
 
 

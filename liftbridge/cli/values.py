@@ -59,7 +59,12 @@ def parse_header(text: str) -> tuple[str, bytes]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ValueError("is no header: write it as NAME=VALUE")
-    return name, value.encode()
+    return name, argument_bytes(value)
+
+
+def argument_bytes(text: str) -> bytes:
+    """An argument as it was typed, also where that isn't UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def parse_metadata(text: str) -> tuple[str, str]:

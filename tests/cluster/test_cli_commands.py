@@ -153,6 +153,21 @@ def test_arguments_are_messages_with_a_key_and_headers(stream: str) -> None:
     assert second["value"] == "b"
 
 
+def test_what_is_typed_in_another_character_set_is_kept_in_messages_and_refused_in_names(stream: str) -> None:
+    latin = "f\udcfcr"  # an argument that isn't UTF-8, as Python has it
+    ok("publish", stream, latin, "--key", latin, "--header", f"h={latin}", "--quiet")
+    ok("publish", stream, "--key-separator", "\udcff", "--quiet", stdin=b"k\xffv")
+    first, second = json_lines(ok("subscribe", stream, "--no-follow", "--json", "--partition", "0"))
+    assert (first["key_base64"], first["value_base64"], first["headers"]["h"]) == ("Zvxy", "Zvxy", {"base64": "Zvxy"})
+    assert (second["key"], second["value"]) == ("k", "v")
+    for command in (
+        ["stream", "create", latin],
+        ["group", "show", latin],
+        ["publish", stream, "-H", f"{latin}=1", "v"],
+    ):
+        assert refused(2, *command) == '"f\\udcfcr" isn\'t UTF-8, and names have to be'
+
+
 def test_lines_of_standard_input_are_messages(stream: str) -> None:
     published = json_lines(ok("publish", stream, "--json", stdin=b"one\ntwo\r\n\nlast"))
     assert published == [{"stream": stream, "partition": 0, "offset": offset} for offset in range(4)]
@@ -473,6 +488,12 @@ def test_cursors_are_set_and_got(wide: str) -> None:
     assert ok("cursor", "get", "c", wide, "-p", "2") == "7\n"
     shown = json.loads(ok("cursor", "get", "c", wide, "-p", "2", "--json"))
     assert shown == {"cursor": "c", "stream": wide, "partition": 2, "offset": 7}
+
+
+def test_a_cursor_of_what_is_not_there_says_so(wide: str) -> None:
+    assert refused(5, "cursor", "get", "c", wide) == f"cursor c was never set for partition 0 of stream {wide}"
+    assert "its partitions are 0 to 2" in refused(5, "cursor", "get", "c", wide, "--partition", "9")
+    assert "there is no stream absent" in refused(5, "cursor", "get", "c", "absent")
 
 
 def test_a_cluster_without_cursors_says_how_to_get_them(new_broker: BrokerProcess) -> None:

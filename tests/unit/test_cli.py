@@ -1,6 +1,7 @@
 """The command line: flags become settings, errors are lines, and exit codes say whose fault it is."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,23 @@ def test_words_that_mean_nothing_are_named_with_what_may_be_meant(
 def test_without_anything_it_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([]) == 0
     assert "usage: liftbridge" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["plugins", "plugins --json", "config show", "config show --json"])
+def test_a_reader_that_went_away_ends_any_command_quietly(command: str) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "liftbridge", *command.split()],
+            stdout=write_end,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=60,
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_installed_command_tells_its_version() -> None:

@@ -218,6 +218,7 @@ WRONG = [
     ("stream list --server a:b", '"a:b" is no address'),
     ("stream list --tls-cert missing", "does not exist"),
     ("completion tcsh", "'tcsh' is not one of"),
+    ("completion", "Choose from: bash, zsh, fish"),
 ]
 
 
