@@ -8,6 +8,24 @@ client library, in :mod:`liftbridge.operating`, in the server.
 is this process, and would keep them.
 """
 
-from liftbridge.cli.entry import main, run
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
-__all__ = ["main", "run"]
+_INTERRUPTED = 130  # Exit.INTERRUPTED, before anything is imported
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """The entry point of the ``liftbridge`` command. Who presses Ctrl-C while it is still imported sees no traceback."""
+    try:
+        from liftbridge.cli import entry
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    entry.main(argv)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs one command line in this process and returns its exit code."""
+    from liftbridge.cli import entry
+
+    return entry.run(argv)

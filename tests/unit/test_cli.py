@@ -201,6 +201,14 @@ def test_a_reader_that_went_away_ends_any_command_quietly(command: str) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_an_interrupt_while_the_command_is_imported_is_no_traceback() -> None:
+    interrupt = "import sys; sys.modules.pop('argparse', None)\nclass Interrupt:\n  def find_spec(self, name, *_):\n"
+    interrupt += "    if name == 'argparse': raise KeyboardInterrupt\nsys.meta_path.insert(0, Interrupt())\n"
+    command = [sys.executable, "-c", interrupt + "from liftbridge.cli import main\nmain(['plugins'])"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_installed_command_tells_its_version() -> None:
     ran = subprocess.run([sys.executable, "-m", "liftbridge", "-v"], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("liftbridge version ")
