@@ -141,7 +141,7 @@ class SegmentedLog(PartitionLog):
 
     def check_room(self, size_bytes: int) -> None:
         self._raise_if_unusable()
-        active = self._segments[-1]
+        active = self._segments.active
         try:
             active.check_room(size_bytes)
         except StorageError:
