@@ -13,15 +13,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 from liftbridge.addresses import join_address
+from liftbridge.checking import load_needed_keys, require_endpoint
 from liftbridge.clock import SystemClock
 from liftbridge.cluster.identity import load_identity
 from liftbridge.cluster.node import ClusterNode, random_id
 from liftbridge.config import Settings
-from liftbridge.errors import ConfigError, LiftbridgeError, StorageError
+from liftbridge.errors import LiftbridgeError, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.events import MetadataEvent
-from liftbridge.keys import load_keys
 from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.manager import PartitionManager
@@ -43,13 +43,10 @@ class Server:
 
     def __init__(self, settings: Settings, plugins: PluginManager) -> None:
         """Raises ConfigError for settings that make no sense together."""
-        if not settings["endpoints"]:
-            raise ConfigError("endpoints: name at least one; without an endpoint no client can connect")
+        require_endpoint(settings)
         self._settings = settings
         self._plugins = plugins
-        self._keys = load_keys(settings["encryption.keys"])
-        if settings["streams.encryption"] and self._keys is None:
-            raise ConfigError("streams.encryption needs a key: say with encryption.keys where the keys are")
+        self._keys = load_needed_keys(settings)
         self._incarnation = random_id()
         self._state = MetadataState()
         #: What was started, each with what ends it: ended backward.

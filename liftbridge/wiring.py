@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from liftbridge.activity import ActivityPublisher
+from liftbridge.broker.api import BrokerApi
 from liftbridge.broker.broker import Broker
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
@@ -120,7 +121,7 @@ def make_parts(setup: Setup) -> Parts:
     )
 
 
-def make_endpoints(setup: Setup, broker: Broker) -> list[Endpoint]:
+def make_endpoints(setup: Setup, broker: BrokerApi) -> list[Endpoint]:
     """All that the settings name, in their order. Clients are told the address of the first."""
     context = _context(setup, EndpointContext, broker=broker, version=version())
     return [_create(setup, Seam.ENDPOINT, name, context) for name in setup.settings["endpoints"]]
@@ -146,7 +147,6 @@ def _create(setup: Setup, seam: Seam, name: str, context: PluginContext) -> Any:
 
 def make_node(setup: Setup, parts: Parts, identity: Identity, fail: Callable[[LiftbridgeError], None]) -> ClusterNode:
     """``fail`` gets what makes it impossible for this server to stay in its cluster."""
-    settings = setup.settings
     return ClusterNode(
         parts.transport,
         parts.consensus,
@@ -155,23 +155,28 @@ def make_node(setup: Setup, parts: Parts, identity: Identity, fail: Callable[[Li
         setup.clock,
         identity,
         setup.data_dir,
-        NodeSettings(
-            Bootstrap(
-                seed=settings["clustering.raft.bootstrap.seed"],
-                peers=settings["clustering.raft.bootstrap.peers"],
-                max_voters=settings["clustering.raft.max.quorum.size"],
-            ),
-            heartbeat_s=settings["clustering.session.heartbeat"],
-            control=ControlSettings(
-                session_timeout_s=settings["clustering.session.timeout"],
-                rebalance_interval_s=settings["clustering.rebalance.interval"],
-                report_window_s=settings["groups.coordinator.timeout"],
-            ),
-            internal_streams=internal_streams(settings),
-        ),
+        node_settings(setup.settings),
         incarnation=setup.incarnation,
         fail=fail,
         troubles=setup.troubles,
+    )
+
+
+def node_settings(settings: Settings) -> NodeSettings:
+    """Raises ConfigError for heartbeats that can't keep a server alive."""
+    return NodeSettings(
+        Bootstrap(
+            seed=settings["clustering.raft.bootstrap.seed"],
+            peers=settings["clustering.raft.bootstrap.peers"],
+            max_voters=settings["clustering.raft.max.quorum.size"],
+        ),
+        heartbeat_s=settings["clustering.session.heartbeat"],
+        control=ControlSettings(
+            session_timeout_s=settings["clustering.session.timeout"],
+            rebalance_interval_s=settings["clustering.rebalance.interval"],
+            report_window_s=settings["groups.coordinator.timeout"],
+        ),
+        internal_streams=internal_streams(settings),
     )
 
 

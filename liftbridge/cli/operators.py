@@ -152,6 +152,7 @@ def config(options: argparse.Namespace) -> int:
     for warning in settings.warnings:
         print(f"liftbridge: warning: {warning}", file=sys.stderr)
     if options.action == "check":
+        _refuse_what_no_server_starts_with(settings, plugins)
         place = str(options.file or "defaults and environment")
         print(json.dumps({"checked": place, "ok": True}) if options.json else f"{place}: ok")
     elif options.json:
@@ -202,6 +203,14 @@ def _source(settings: Settings, name: str) -> str:
 def _plain(value: Any) -> Any:
     """What JSON has a word for: paths are text."""
     return str(value) if isinstance(value, Path) else value
+
+
+def _refuse_what_no_server_starts_with(settings: Settings, plugins: PluginManager) -> None:
+    from liftbridge.checking import find_mistakes
+
+    mistakes = find_mistakes(settings, plugins)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
 
 
 def cluster(options: argparse.Namespace) -> int:

@@ -313,6 +313,41 @@ def test_config_check_knows_which_plugins_are_installed(tmp_path: Path, capsys: 
     assert 'no transport is called "pigeons"' in second
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("endpoints =", "endpoints: name at least one"),
+        ("encryption.keys = floppy:a", 'encryption.keys = "floppy:a": must be env:NAME'),
+        ("encryption.keys = file:/nowhere/keys", "encryption.keys: can't read /nowhere/keys"),
+        ("clustering.session.heartbeat = 5s", "clustering.session.heartbeat is 5s"),
+        ("clustering.raft.heartbeat = 1h", "clustering.raft.election.timeout is 0.6s"),
+        ("transport.nats.servers = mail://a", 'transport.nats.servers: "mail://a" begins with neither'),
+        ("endpoint.grpc.listen = nohost", 'endpoint.grpc.listen: could not parse address string "nohost"'),
+        ("endpoint.grpc.tls.cert = a.pem", "endpoint.grpc.tls.cert and endpoint.grpc.tls.key go together"),
+    ],
+)
+def test_config_check_refuses_what_a_server_would_not_start_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    file = tmp_path / "server.conf"
+    file.write_text(f"{line}\n")
+    assert cli.run(["config", "check", str(file)]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.out == ""
+
+
+def test_config_check_names_all_that_does_not_fit_together_and_touches_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "server.conf"
+    file.write_text(f"endpoint.grpc.listen = x\nclustering.session.heartbeat = 5s\ndata.dir = {tmp_path / 'data'}\n")
+    assert cli.run(["config", "check", str(file)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert cli.run(["config", "show", str(file)]) == 0
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_dump_log_refuses_what_is_no_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["dump-log", str(tmp_path)]) == 2
     assert "neither a segment file nor a partition's directory" in capsys.readouterr().err
