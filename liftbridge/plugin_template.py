@@ -114,6 +114,10 @@ def _files(name: str, seam_name: str) -> dict[str, str]:
         "seam_member": kit.seam.name,
         "hook": PROVIDER_HOOKS[kit.seam],
         "setting": PROVIDER_SETTINGS[kit.seam],
+        "choice": f"grpc, {provider}" if kit.seam is Seam.ENDPOINT else provider,
+        "prefix": _PREFIXES.get(kit.seam) or PROVIDER_SETTINGS[kit.seam].partition(".")[0],
+        "imports": _plugin_imports(kit),
+        "context_more": _CONTEXT_MORE.get(kit.context, ""),
         "interface": kit.interface,
         "interface_class": kit.interface_class,
         "context": kit.context,
@@ -145,6 +149,24 @@ _STATES = {
     True: "It works already: everything is in memory, and its tests pass. Put your own storage in its place, step by step.",
     False: "Its methods are yet to be written. Until then the suite is skipped; the test says how to begin.",
 }
+
+
+#: What the settings of a seam's plugins begin with, where it isn't how the choice does.
+_PREFIXES = {Seam.ENDPOINT: "endpoint"}
+#: What a context has besides that of every seam.
+_CONTEXT_MORE = {
+    "LogStorageContext": " and the offset index",
+    "ConsensusContext": ", the transport and the stable store",
+    "EndpointContext": " and the broker to serve",
+}
+
+
+def _plugin_imports(kit: _Kit) -> str:
+    """Of the module with the hooks, in the order that linters like."""
+    names = {
+        "context": kit.context, kit.interface: kit.interface_class, "provider": "Provider", "settings": "Setting"
+    }  # fmt: skip
+    return "\n".join(f"from liftbridge.interfaces.{module} import {name}" for module, name in sorted(names.items()))
 
 
 def _template(name: str) -> str:

@@ -63,6 +63,33 @@ def test_the_unwritten_class_can_be_made_only_because_every_method_is_there(tmp_
     assert ran.stdout.strip() == ""
 
 
+@pytest.mark.parametrize(
+    ("seam", "setting", "choice"),
+    [
+        ("log_storage", "storage.tape.size", "storage.log = tape"),
+        ("consensus", "clustering.tape.size", "clustering.consensus = tape"),
+        ("transport", "transport.tape.size", "transport = tape"),
+        ("subject_router", "routing.tape.size", "routing = tape"),
+        ("endpoint", "endpoint.tape.size", "endpoints = grpc, tape"),
+    ],
+)
+def test_settings_are_named_after_the_seam_and_an_endpoint_stands_beside_grpc(
+    tmp_path: Path, seam: str, setting: str, choice: str
+) -> None:
+    project = write_project("acme-tape", seam, tmp_path)
+    assert f"``{setting}``" in (project / "acme_tape" / "plugin.py").read_text()
+    assert f"    {choice}\n" in (project / "README.md").read_text()
+
+
+@pytest.mark.parametrize("seam", SEAM_NAMES)
+def test_imports_of_the_hooks_are_sorted(tmp_path: Path, seam: str) -> None:
+    project = write_project("acme-tape", seam, tmp_path)
+    lines = (project / "acme_tape" / "plugin.py").read_text().splitlines()
+    imports = [line for line in lines if line.startswith("from liftbridge")]
+    assert len(imports) == 5
+    assert imports == sorted(imports)
+
+
 @pytest.mark.parametrize("seam", SEAM_NAMES)
 def test_project_has_everything_and_no_placeholder_left(tmp_path: Path, seam: str) -> None:
     project = write_project("acme-tape", seam, tmp_path)
