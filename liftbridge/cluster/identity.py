@@ -40,7 +40,8 @@ def load_identity(
 ) -> Identity:
     """The identity in the data directory; a new directory gets the wanted ID or else the fallback.
 
-    Raises ConfigError for the data of another namespace or log storage, StorageError for what can't be read.
+    Raises ConfigError for the data of another namespace or log storage, StorageError for what can't be read and for the
+    data of the original.
     """
     path = data_dir / "server.json"
     try:
@@ -56,10 +57,20 @@ def load_identity(
             f"{path}, which says who this server is, can't be read: {error}. Restore it, or begin with an empty --data-dir"
         ) from error
     if stored is None:
+        _refuse_data_of_the_original(data_dir)
         identity = Identity(wanted_id or fallback_id, namespace, log_storage=log_storage)
         save_identity(data_dir, identity)
         return identity
     return _checked(stored, data_dir, wanted_id, namespace, log_storage)
+
+
+def _refuse_data_of_the_original(data_dir: Path) -> None:
+    """Its config files work here, so its data directory is soon named, and none of its streams would be there."""
+    if (data_dir / "raft" / "raft.db").is_file():
+        raise StorageError(
+            f"data directory {data_dir} is the original Liftbridge's, whose files this server can't read: begin with an empty "
+            "--data-dir, and copy what the streams hold (docs/how-to/move-from-the-original.md)"
+        )
 
 
 def _checked(stored: object, data_dir: Path, wanted_id: str, namespace: str, log_storage: str) -> Identity:

@@ -120,6 +120,7 @@ def test_a_second_signal_ends_the_handing_over_and_not_the_clean_stop(tmp_path: 
             1,
             "liftbridge: data directory a-file can't be used: it is a file. Name another with --data-dir",
         ),
+        (["--data-dir", "original"], 1, "liftbridge: data directory original is the original Liftbridge's"),
         (["--config", "bad.yaml"], 2, "liftbridge: Failed to load configuration file bad.yaml, line 3: "),
         (["--set", "endpoints="], 2, "liftbridge: endpoints: name at least one"),
         (["--set", "streams.encryption=true"], 2, "liftbridge: streams.encryption needs a key"),
@@ -137,6 +138,8 @@ def test_what_keeps_a_server_from_starting_is_one_line_that_helps(
     tmp_path: Path, arguments: list[str], code: int, said: str
 ) -> None:
     (tmp_path / "a-file").touch()
+    (tmp_path / "original" / "raft").mkdir(parents=True)
+    (tmp_path / "original" / "raft" / "raft.db").touch()
     (tmp_path / "bad.yaml").write_text("nats:\n  servers: [a\n")
     if "--nats-servers" not in arguments:
         arguments = ["--embedded-nats", "--set", "transport.nats.embedded.listen=127.0.0.1:0", *arguments]

@@ -124,3 +124,11 @@ def test_first_voters_are_the_same_on_every_server_of_a_list(
     bootstrap: Bootstrap, server_id: str, voters: tuple[str, ...]
 ) -> None:
     assert bootstrap.voters(server_id) == voters
+
+
+def test_data_of_the_original_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "raft").mkdir()
+    (tmp_path / "raft" / "raft.db").touch()
+    with pytest.raises(StorageError, match="is the original Liftbridge's"):
+        load_identity(tmp_path, wanted_id="a", fallback_id="", namespace="ns")
+    assert [path.name for path in tmp_path.iterdir()] == ["raft"]
