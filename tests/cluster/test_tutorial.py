@@ -1,6 +1,5 @@
 """The pages' commands and code do what the pages say. Ports and folders are the test's own."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -8,14 +7,7 @@ import sys
 from pathlib import Path
 
 from broker_process import BrokerProcess
-from original_process import Flavour
-
-_ROOT = Path(__file__).parents[2]
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a page, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", (_ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+from pages import ROOT, blocks
 
 
 def test_the_tutorials_code_publishes_and_reads_back(new_broker: BrokerProcess) -> None:
@@ -59,7 +51,7 @@ def test_the_programs_of_the_client_tutorial_print_what_the_page_says(tmp_path: 
 
 
 def test_the_commands_of_the_readme_exist() -> None:
-    commands = re.findall(r"^\| `liftbridge ([a-z-]+(?: [a-z]+)?)", (_ROOT / "README.md").read_text(), re.MULTILINE)
+    commands = re.findall(r"^\| `liftbridge ([a-z-]+(?: [a-z]+)?)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
         done = subprocess.run(
@@ -70,31 +62,3 @@ def test_the_commands_of_the_readme_exist() -> None:
             timeout=60,
         )
         assert done.returncode == 0, done.stderr
-
-
-def test_the_program_for_moving_copies_streams_from_either_server(flavour: Flavour, tmp_path: Path) -> None:
-    old = flavour.start("old", {})
-    new = BrokerProcess(tmp_path / "new")
-    new.start()
-    try:
-        shell(old, "stream", "create", "weather", "--partitions", "2", "--subject", "weather.readings")
-        shell(old, "publish", "weather", "3.1", "3.2", "--key", "oslo", "--header", "unit=C", "--partition", "1")
-        (code,) = blocks("docs/how-to/move-from-the-original.md", "python")
-        code = code.replace("old.example.org:9292", old.address).replace("new.example.org:9292", new.address)
-        done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == "weather/1: 2 messages, the first had offset 0\n"
-        copies = [json.loads(line) for line in shell(new, "subscribe", "weather", "--no-follow", "--json").splitlines()]
-        assert [(one["partition"], one["offset"], one["key"], one["value"]) for one in copies] == [
-            (1, 0, "oslo", "3.1"),
-            (1, 1, "oslo", "3.2"),
-        ]
-        assert copies[0]["headers"] == {"unit": "C"}
-    finally:
-        new.kill()
-
-
-def shell(broker: BrokerProcess, *command: str) -> str:
-    """What a command of clients prints."""
-    whole = [sys.executable, "-m", "liftbridge", *command, "--server", broker.address]
-    return subprocess.run(whole, check=True, capture_output=True, text=True, timeout=60).stdout
