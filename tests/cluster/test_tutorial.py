@@ -1,5 +1,6 @@
 """The pages' commands and code do what the pages say. Ports and folders are the test's own."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -50,9 +51,29 @@ def test_the_programs_of_the_client_tutorial_print_what_the_page_says(tmp_path: 
         broker.stop()
 
 
-def test_the_commands_of_the_readme_exist() -> None:
-    commands = re.findall(r"^\| `liftbridge ([a-z-]+(?: [a-z]+)?)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert len(commands) >= 5
+def test_the_commands_of_the_readme_publish_and_read_back(new_broker: BrokerProcess) -> None:
+    new_broker.start()
+    environment = {**os.environ, "LIFTBRIDGE_SERVERS": new_broker.address}
+    (block,) = (block for block in blocks("README.md", "sh") if "liftbridge publish" in block)
+    shown = [
+        subprocess.run(
+            [sys.executable, "-m", *shlex.split(line)],
+            check=True,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+        for line in block.splitlines()
+    ]
+    assert shown[-1].endswith("Oslo 3.1\n")
+
+
+def test_the_commands_of_the_overview_exist() -> None:
+    commands = re.findall(
+        r"^\| `liftbridge ([a-z-]+(?: [a-z]+)?)", (ROOT / "docs" / "reference" / "cli.md").read_text(), re.MULTILINE
+    )
+    assert len(commands) >= 15
     for command in commands:
         done = subprocess.run(
             [sys.executable, "-m", "liftbridge", *command.split(), "--help"],
