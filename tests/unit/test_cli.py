@@ -15,9 +15,9 @@ from liftbridge.config import Settings
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.log import LogSettings
 from liftbridge.interfaces.provider import Seam
-from liftbridge.protocol.publish_requests import stored_fields
 from liftbridge.protocol.record_batch import encode_batch
 from liftbridge.protocol.record_encoding import encode_record, encode_trailer
+from liftbridge.protocol.request_fields import stored_fields
 from liftbridge.settings import PROVIDER_SETTINGS
 from liftbridge.testing.log_suite import LOG, fill
 from liftbridge.testing.memory_index import MemoryIndexStorage
