@@ -32,9 +32,16 @@ def load_certificate(context: ssl.SSLContext, certificate: Path | str, key: Path
 
 def client_context(authorities: Path | str) -> ssl.SSLContext:
     """Trusts the certificates in the file, and nobody else. Raises ConfigError, as above."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trust(context, authorities)
+    return context
+
+
+def trust(context: ssl.SSLContext, authorities: Path | str) -> None:
+    """The context trusts the certificates in the file, too. Raises ConfigError, as above."""
     _require(authorities, _CERTIFICATE, "certificate")
     try:
-        return ssl.create_default_context(cafile=authorities)
+        context.load_verify_locations(authorities)
     except ssl.SSLError as error:
         raise ConfigError(
             f"{authorities} is damaged: no certificate in PEM can be read in it ({error.reason})"

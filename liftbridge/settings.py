@@ -324,8 +324,7 @@ NOT_YET = frozenset(setting.name for setting in KERNEL_SETTINGS if setting.help.
 
 #: What must not be passed over in config files of the original, by the beginning of the name, and why.
 REFUSED = {
-    "tls.client.": "client certificates and authorization are not built yet, and a server that ignored this would be open "
-    "to everybody"
+    "tls.client.authz.": "authorization is not built yet, and a server that ignored this would be open to everybody"
 }
 
 #: The setting that chooses each kind of provider.

@@ -126,7 +126,10 @@ async def _until_terminated(work: Coroutine[Any, Any, None]) -> None:
 
 
 def _what(tls: Tls | None) -> str:
-    return "plain text (else: --tls)" if tls is None else "TLS, with a certificate that is trusted (--tls-ca)"
+    if tls is None:
+        return "plain text (else: --tls)"
+    own = "want one of ours (--tls-cert, --tls-key)" if tls.certificate is None else "trust ours (--tls-cert)"
+    return f"TLS, with a certificate that is trusted (--tls-ca), and does it {own}"
 
 
 async def _with_client(function: ClientFunction, connection: Connection, arguments: dict[str, Any]) -> None:

@@ -112,8 +112,13 @@ class Brokers:
                 if await self._connects(address, min(_CONNECT_S, deadline.remaining_s)):
                     return address
             if deadline.passed:
-                question = "is one running there" + (", and is its certificate trusted?" if self._credentials else "?")
-                raise Unavailable(f"no server can be reached at {', '.join(self._addresses)}: {question}")
+                raise Unavailable(f"no server can be reached at {', '.join(self._addresses)}: {self._doubts()}")
+
+    def _doubts(self) -> str:
+        if self.tls is None:
+            return "is one running there?"
+        own = "does it want a certificate of ours?" if self.tls.certificate is None else "does it trust ours?"
+        return f"is one running there, is its certificate trusted, and {own}"
 
     async def _connects(self, address: str, timeout_s: float) -> bool:
         channel = self.channel(address)

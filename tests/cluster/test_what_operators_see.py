@@ -130,6 +130,8 @@ def test_a_second_signal_ends_the_handing_over_and_not_the_clean_stop(tmp_path: 
             "failed to load TLS key pair: a-file holds no certificate in PEM",
         ),
         (["--tls-cert", "a-file", "--tls-key", "nothing"], 2, "a-file holds no certificate in PEM"),
+        (["--set", "tls.client.auth.enabled=true"], 2, "endpoint.grpc.tls.client.auth.enabled needs TLS"),
+        (["--set", "tls.client.auth.ca=a-file"], 2, "no client would be asked for a certificate"),
         (["--host", "no-such-host.invalid"], 2, "Choose another address with --host and --port"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

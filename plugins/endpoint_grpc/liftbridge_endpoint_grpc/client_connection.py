@@ -23,6 +23,7 @@ from liftbridge_endpoint_grpc.http2.headers import encode_headers
 from liftbridge_endpoint_grpc.methods import CallFactory, Methods
 from liftbridge_endpoint_grpc.server_settings import ServerSettings
 from liftbridge_endpoint_grpc.status import CallHeaders, parse_call, trailers_only
+from liftbridge_endpoint_grpc.tls import common_name
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class ClientConnection(asyncio.Protocol):
         self._calls: dict[int, Call] = {}
         self._rejected: dict[int, tuple[bytes, bytes]] = {}
         self._transport: asyncio.Transport | None = None
-        self._peer = ""
+        self._peer = self._identity = ""
         self._loop = asyncio.get_running_loop()
         self._reading = False
         self._flush_scheduled = False
@@ -112,6 +113,7 @@ class ClientConnection(asyncio.Protocol):
             return
         host, port, *_ = transport.get_extra_info("peername")
         self._peer = f"{host}:{port}"
+        self._identity = common_name(tls.getpeercert()) if tls is not None else ""
         _keep_alive(transport.get_extra_info("socket"))
         self._connections.add(self)
         self._preface_timer = self._loop.call_later(_PREFACE_TIMEOUT_S, self._transport.abort)
@@ -205,7 +207,7 @@ class ClientConnection(asyncio.Protocol):
         deadline_ns = None
         if headers.timeout_ns is not None:
             deadline_ns = self._clock.monotonic_ns() + headers.timeout_ns
-        context = CallContext(peer=self._peer, deadline_ns=deadline_ns, metadata=headers.metadata)
+        context = CallContext(self._peer, self._identity, deadline_ns, headers.metadata)
         try:
             call = factory(_Stream(self, event.stream_id), context, reader)
         except Exception as error:  # noqa: BLE001  (the boundary: whatever it is, the client gets an answer)

@@ -1,17 +1,11 @@
 """The hooks of the gRPC endpoint."""
 
-from typing import TYPE_CHECKING
-
 from liftbridge.errors import ConfigError
 from liftbridge.hookspecs import hookimpl
 from liftbridge.interfaces.context import EndpointContext
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.provider import Provider
 from liftbridge.interfaces.settings import Setting, SettingKind
-
-if TYPE_CHECKING:
-    import ssl
-
 
 #: Bound, these mean every address of the machine; nobody can connect to them.
 _ANY_ADDRESS = ("0.0.0.0", "::")
@@ -46,6 +40,20 @@ def liftbridge_add_settings() -> list[Setting]:
         Setting("endpoint.grpc.tls.cert", SettingKind.STRING, "", "Certificate file.", aliases=("tls.cert",)),
         Setting("endpoint.grpc.tls.key", SettingKind.STRING, "", "Key file.", aliases=("tls.key",)),
         Setting(
+            "endpoint.grpc.tls.client.auth.enabled",
+            SettingKind.BOOLEAN,
+            False,
+            "Clients need a certificate, whose Common Name says who they are.",
+            aliases=("tls.client.auth.enabled",),
+        ),
+        Setting(
+            "endpoint.grpc.tls.client.auth.ca",
+            SettingKind.STRING,
+            "",
+            "Certificates of the authorities that sign those of clients. Unset: those that the system trusts.",
+            aliases=("tls.client.auth.ca",),
+        ),
+        Setting(
             "endpoint.grpc.max.message.size",
             SettingKind.SIZE,
             4 * 1024 * 1024,
@@ -78,8 +86,15 @@ def _create(context: EndpointContext) -> Endpoint:
     from liftbridge_endpoint_grpc.http2.limits import ConnectionLimits
     from liftbridge_endpoint_grpc.server import GrpcEndpoint
     from liftbridge_endpoint_grpc.server_settings import ServerSettings
+    from liftbridge_endpoint_grpc.tls import TlsSettings, make_tls_context
 
     settings = context.settings
+    tls = TlsSettings(
+        settings["endpoint.grpc.tls.cert"],
+        settings["endpoint.grpc.tls.key"],
+        settings["endpoint.grpc.tls.client.auth.enabled"],
+        settings["endpoint.grpc.tls.client.auth.ca"],
+    )
     host, port = bind_address(
         settings["endpoint.grpc.listen"], settings["endpoint.grpc.host"], settings["endpoint.grpc.port"]
     )
@@ -88,12 +103,10 @@ def _create(context: EndpointContext) -> Endpoint:
         ServerSettings(
             host=host,
             port=port,
-            advertised_host=advertised_host(
-                settings["endpoint.grpc.host"], host, tls=bool(settings["endpoint.grpc.tls.cert"])
-            ),
+            advertised_host=advertised_host(settings["endpoint.grpc.host"], host, tls=bool(tls.cert)),
             max_message_bytes=settings["endpoint.grpc.max.message.size"],
             max_connections=settings["endpoint.grpc.max.connections"],
-            tls=_tls_context(settings["endpoint.grpc.tls.cert"], settings["endpoint.grpc.tls.key"]),
+            tls=make_tls_context(tls),
             limits=ConnectionLimits(max_concurrent_streams=settings["endpoint.grpc.max.concurrent.streams"]),
         ),
         context.clock,
@@ -120,22 +133,3 @@ def advertised_host(configured: str, bound: str, *, tls: bool) -> str:
     if bound not in _ANY_ADDRESS:
         return bound
     return "localhost" if tls else "127.0.0.1"
-
-
-def _tls_context(cert: str, key: str) -> "ssl.SSLContext | None":
-    if not cert and not key:
-        return None
-    if not cert or not key:
-        raise ConfigError("endpoint.grpc.tls.cert and endpoint.grpc.tls.key go together")
-    import ssl
-
-    from liftbridge.certificates import load_certificate
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    try:
-        load_certificate(context, cert, key)
-    except ConfigError as error:
-        raise ConfigError(f"failed to load TLS key pair: {error}") from error
-    return context
