@@ -23,7 +23,7 @@ from typing import Any
 
 from liftbridge.errors import ConfigError
 from liftbridge.interfaces.settings import Setting, SettingKind
-from liftbridge.settings import KERNEL_SETTINGS, NOT_YET, REFUSED
+from liftbridge.settings import KERNEL_SETTINGS, NOT_YET
 
 _DURATION_UNITS_S = {
     "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0,
@@ -173,9 +173,6 @@ class _Book:
         return setting
 
     def _hint(self, unknown: str) -> str:
-        for prefix, why in REFUSED.items():
-            if unknown.startswith(prefix):
-                return f": {why}"
         nearest = get_close_matches(unknown, self._by_name, n=1, cutoff=_ALIKE)
         return f'; did you mean "{nearest[0]}"?' if nearest else ""
 

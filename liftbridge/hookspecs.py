@@ -88,6 +88,13 @@ def liftbridge_endpoint() -> "Provider | Sequence[Provider]":
     raise NotImplementedError
 
 
+@hookspec
+def liftbridge_authorizer() -> "Provider | Sequence[Provider]":
+    """Offers :class:`~liftbridge.interfaces.authorizer.Authorizer`, chosen by ``authorization``, if any is. Called once at
+    start. ``create`` gets a :class:`~liftbridge.interfaces.context.PluginContext`."""
+    raise NotImplementedError
+
+
 # --- tools ------------------------------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ PROVIDER_HOOKS = {
     Seam.TRANSPORT: "liftbridge_transport",
     Seam.SUBJECT_ROUTER: "liftbridge_subject_router",
     Seam.ENDPOINT: "liftbridge_endpoint",
+    Seam.AUTHORIZER: "liftbridge_authorizer",
 }
 
 

@@ -64,6 +64,9 @@ _KITS = {
     "endpoint": _Kit(
         Seam.ENDPOINT, "endpoint", "Endpoint", "EndpointContext", "endpoint_suite", "", {"Endpoint": "Endpoint"}
     ),
+    "authorizer": _Kit(
+        Seam.AUTHORIZER, "authorizer", "Authorizer", "PluginContext", "authorizer_suite", "", {"Authorizer": "Authorizer"}
+    ),
 }  # fmt: skip
 
 #: What ``--seam`` takes.

@@ -23,12 +23,12 @@ _STOP_PATIENCE_S = 12.0
 
 
 def run(settings: Settings, plugins: PluginManager) -> int:
-    """Runs a server until SIGINT or SIGTERM; returns the exit code."""
+    """Runs a server until SIGINT or SIGTERM, and reloads at each SIGHUP; returns the exit code."""
     return uvloop.run(_run(settings, plugins))
 
 
 async def _run(settings: Settings, plugins: PluginManager) -> int:
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    stop, hurry, reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def end() -> None:
         """The second signal cuts short what the first one began."""
@@ -38,11 +38,12 @@ async def _run(settings: Settings, plugins: PluginManager) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, end)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload.set)
     server = Server(settings, plugins)
     try:
         if await _finished_before(server.start(), stop, server.failed):
             async with giving_back_free_memory():
-                await _finished_before(stop.wait(), server.failed)
+                await _finished_before(_reload_whenever(reload, server), stop, server.failed)
             logger.info("Shutting down...")
             await _finished_before(server.drain(), hurry, server.failed)
     finally:
@@ -51,6 +52,14 @@ async def _run(settings: Settings, plugins: PluginManager) -> int:
         overdue.cancel()
     logger.info("Stopped")
     return 0
+
+
+async def _reload_whenever(asked: asyncio.Event, server: Server) -> None:
+    """However often it is asked meanwhile, that is once more."""
+    while True:
+        await asked.wait()
+        asked.clear()
+        await server.reload()
 
 
 def _tell_what_is_left() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from liftbridge.addresses import join_address
+from liftbridge.broker.authorization import Permissions
 from liftbridge.checking import load_needed_keys, require_endpoint
 from liftbridge.clock import SystemClock
 from liftbridge.cluster.identity import load_identity
@@ -22,10 +23,12 @@ from liftbridge.errors import LiftbridgeError, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.events import MetadataEvent
+from liftbridge.interfaces.provider import Seam
 from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.plugin_manager import PluginManager
+from liftbridge.settings import chosen_providers
 from liftbridge.stream_settings import describe_duration, describe_retention
 from liftbridge.tasks import end_tasks
 from liftbridge.version import version
@@ -46,6 +49,7 @@ class Server:
         require_endpoint(settings)
         self._settings = settings
         self._plugins = plugins
+        _refuse_rules_without_authorization(settings)
         self._keys = load_needed_keys(settings)
         self._incarnation = random_id()
         self._state = MetadataState()
@@ -54,6 +58,7 @@ class Server:
         self._endpoints: list[Endpoint] = []
         self._partitions: PartitionManager | None = None
         self._node: ClusterNode | None = None
+        self._permissions: Permissions | None = None
         self._changed = asyncio.Event()
         self._led_metadata = False
         self._leaving = False
@@ -86,6 +91,7 @@ class Server:
             self._keys,
         )
         parts = make_parts(setup)
+        await self._load_permissions(parts)
         await self._open(parts)
         await self._refuse_logs_without_metadata(parts)
         node = self._node = make_node(setup, parts, identity, self._fail)
@@ -120,6 +126,11 @@ class Server:
         logger.info("Default Retention Policy:  %s", describe_retention(settings))
         auto_pause = settings["streams.auto.pause.time"]
         logger.info("Default Partition Pausing: %s", describe_duration(auto_pause) if auto_pause else "disabled")
+
+    async def _load_permissions(self, parts: Parts) -> None:
+        if parts.permissions is not None:
+            await parts.permissions.load()
+            self._permissions = parts.permissions
 
     async def _open(self, parts: Parts) -> None:
         self._exit.callback(parts.stable.close)
@@ -186,6 +197,21 @@ class Server:
         self._changed.clear()
         await partitions.reconcile(assignments.current(), self._state.applied_index)
 
+    async def reload(self) -> None:
+        """Reads again who may do what; not to be called twice at a time. What is wrong is logged, and what held before
+        holds on."""
+        if self._permissions is None:
+            logger.info("There is nothing to reload: authorization is off")
+            return
+        try:
+            await self._permissions.load()
+        except LiftbridgeError as error:
+            logger.error("Authorization permissions are as before, because they can't be reloaded: %s", error)
+        except Exception:
+            logger.exception("Authorization permissions are as before, because reloading them failed")
+        else:
+            logger.info("Reloaded authorization permissions successfully")
+
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         task.add_done_callback(_log_crash)
@@ -231,6 +257,17 @@ class Server:
         if self._node is not None:
             self._node.note_clean_stop()
             self._node = None
+
+
+def _refuse_rules_without_authorization(settings: Settings) -> None:
+    """Whoever says where the rules are wants them to hold."""
+    if not chosen_providers(settings, Seam.AUTHORIZER):
+        for name in settings.sources:
+            if name.startswith("authorization.") and settings[name]:
+                raise ConfigError(
+                    f"{name} is set, but authorization is off and everybody could do everything: set authorization = policy "
+                    f"(tls.client.authz.enabled = true), or leave {name} out"
+                )
 
 
 def _log_crash(task: "asyncio.Task[None]") -> None:

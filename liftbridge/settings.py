@@ -1,5 +1,8 @@
 """The kernel's own settings. Plugins declare theirs; together they are every key that a config file may have."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.settings import Setting, SettingKind
 
@@ -42,6 +45,8 @@ def _internal_replicas(value: int) -> str | None:
     return None if value == -1 or value > 0 else "must be -1 or more than 0"
 
 
+_NO_AUTHORIZATION = "none"
+
 KERNEL_SETTINGS: tuple[Setting, ...] = (
     # --- which plugin does what
     Setting(
@@ -56,6 +61,19 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
     Setting("transport", _STRING, "nats", "Transport to use.", aliases=("transport.provider",)),
     Setting("routing", _STRING, "subjects", "Subject router to use."),
     Setting("endpoints", _LIST, ("grpc",), "Endpoints to run."),
+    Setting(
+        "authorization",
+        _STRING,
+        _NO_AUTHORIZATION,
+        "Authorizer to use, which says what each client may do; with none, everybody may do everything.",
+        aliases=("authorization.provider",),
+    ),
+    Setting(
+        "tls.client.authz.enabled",
+        _BOOLEAN,
+        False,
+        "The original's word for authorization = policy.",
+    ),
     # --- the server
     Setting(
         "data.dir",
@@ -322,11 +340,6 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
 #: Accepted, because config files of the original have them, and without effect so far.
 NOT_YET = frozenset(setting.name for setting in KERNEL_SETTINGS if setting.help.startswith("Comes with"))
 
-#: What must not be passed over in config files of the original, by the beginning of the name, and why.
-REFUSED = {
-    "tls.client.authz.": "authorization is not built yet, and a server that ignored this would be open to everybody"
-}
-
 #: The setting that chooses each kind of provider.
 PROVIDER_SETTINGS = {
     Seam.LOG_STORAGE: "storage.log",
@@ -336,7 +349,16 @@ PROVIDER_SETTINGS = {
     Seam.TRANSPORT: "transport",
     Seam.SUBJECT_ROUTER: "routing",
     Seam.ENDPOINT: "endpoints",
+    Seam.AUTHORIZER: "authorization",
 }
+
+
+def chosen_providers(values: Mapping[str, Any], seam: Seam) -> tuple[str, ...]:
+    """The names that the settings choose for a kind of provider."""
+    value = values[PROVIDER_SETTINGS[seam]]
+    if seam is Seam.AUTHORIZER and value == _NO_AUTHORIZATION:
+        return ("policy",) if values["tls.client.authz.enabled"] else ()
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def is_default_provider(seam: Seam, name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from liftbridge.activity import ActivityPublisher
 from liftbridge.broker.api import BrokerApi
+from liftbridge.broker.authorization import AuthorizedBroker, Permissions
 from liftbridge.broker.broker import Broker
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
@@ -58,6 +59,7 @@ from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.partition.room import RoomWatch
 from liftbridge.partition.troubles import Troubles
 from liftbridge.plugin_manager import PluginManager
+from liftbridge.settings import chosen_providers
 from liftbridge.stream_settings import activity_settings, exchange_limits, internal_streams, stream_defaults
 from liftbridge.version import version
 
@@ -100,6 +102,8 @@ class Parts:
     transport: Transport
     consensus: Consensus
     router: SubjectRouter
+    #: None without authorization.
+    permissions: Permissions | None
 
 
 def make_parts(setup: Setup) -> Parts:
@@ -118,12 +122,20 @@ def make_parts(setup: Setup) -> Parts:
         transport=transport,
         consensus=_create(setup, Seam.CONSENSUS, settings["clustering.consensus"], for_consensus),
         router=_create(setup, Seam.SUBJECT_ROUTER, settings["routing"], context),
+        permissions=_make_permissions(setup, context),
     )
+
+
+def _make_permissions(setup: Setup, context: PluginContext) -> Permissions | None:
+    for name in chosen_providers(setup.settings, Seam.AUTHORIZER):
+        return Permissions(_create(setup, Seam.AUTHORIZER, name, context))
+    return None
 
 
 def make_endpoints(setup: Setup, broker: BrokerApi) -> list[Endpoint]:
     """All that the settings name, in their order. Clients are told the address of the first."""
-    context = _context(setup, EndpointContext, broker=broker, version=version())
+    authorizes = bool(chosen_providers(setup.settings, Seam.AUTHORIZER))
+    context = _context(setup, EndpointContext, broker=broker, version=version(), needs_identities=authorizes)
     return [_create(setup, Seam.ENDPOINT, name, context) for name in setup.settings["endpoints"]]
 
 
@@ -207,7 +219,7 @@ class Services:
     resumer: Resumer
     listeners: tuple[Listener, ...]
     background: tuple[Background, ...]
-    broker: Broker
+    broker: BrokerApi
 
 
 def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
@@ -230,6 +242,15 @@ def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
         RoomWatch(partitions, setup.troubles),
         coordinator,
     ]
+    broker = Broker(
+        publishing,
+        StreamHandlers(controller, started, parts.router, setup.clock, _encryption_rules(setup)),
+        ClusterMetadataHandlers(setup.state, partitions),
+        CursorHandlers(_make_cursors(setup, partitions, controller)),
+        GroupHandlers(controller, coordinator, setup.clock, _group_timeouts(setup)),
+        PauseHandlers(controller, setup.state, started, setup.clock),
+        Subscribing(setup.state, partitions, _make_group_access(setup, node, controller), resumer, setup.server_id),
+    )
     if setup.settings["activity.stream.enabled"]:
         background.append(_make_activity_publisher(setup, partitions, controller))
     return Services(
@@ -246,15 +267,7 @@ def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
             ForwardServer(publishing, setup.clock, namespace=setup.namespace, server_id=setup.server_id),
         ),
         background=tuple(background),
-        broker=Broker(
-            publishing,
-            StreamHandlers(controller, started, parts.router, setup.clock, _encryption_rules(setup)),
-            ClusterMetadataHandlers(setup.state, partitions),
-            CursorHandlers(_make_cursors(setup, partitions, controller)),
-            GroupHandlers(controller, coordinator, setup.clock, _group_timeouts(setup)),
-            PauseHandlers(controller, setup.state, started, setup.clock),
-            Subscribing(setup.state, partitions, _make_group_access(setup, node, controller), resumer, setup.server_id),
-        ),
+        broker=broker if parts.permissions is None else AuthorizedBroker(broker, publishing, parts.permissions),
     )
 
 

@@ -63,7 +63,7 @@ class Broker:
 
     def publish_session(self, call: CallContext, sink: ResponseSink) -> PublishSessionApi:
         del call
-        return PublishSession(self._publishing, sink)
+        return PublishSession(self._publishing, self._publishing.targets, sink)
 
     async def subscribe(self, request: api.SubscribeRequest, call: CallContext) -> SubscriptionApi:
         del call

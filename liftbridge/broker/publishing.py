@@ -21,6 +21,7 @@ from liftbridge.errors import (
     InternalError,
     InvalidRequest,
     NotFound,
+    PermissionDenied,
     ProtocolError,
     RequestError,
     ResourceExhausted,
@@ -50,6 +51,7 @@ _TOO_LARGE = "message exceeds max replication size"
 _ERRORS: dict[RefusalKind, type[RequestError]] = {
     RefusalKind.BAD_REQUEST: InvalidRequest,
     RefusalKind.NO_SUCH_PARTITION: NotFound,
+    RefusalKind.NOT_ALLOWED: PermissionDenied,
     RefusalKind.READONLY: FailedPrecondition,
     RefusalKind.TOO_LARGE: InvalidRequest,
     RefusalKind.INCORRECT_OFFSET: UnknownError,

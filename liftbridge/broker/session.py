@@ -8,7 +8,7 @@ from typing import NamedTuple
 from liftbridge.broker.api import PUBLISH_TIMEOUT_S, ResponseSink
 from liftbridge.broker.forwarding import ForwardLane
 from liftbridge.broker.publishing import Lane, Publishing, acks_in, enveloped, refusal_of
-from liftbridge.broker.targets import Target
+from liftbridge.broker.targets import Target, Targets
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription
 from liftbridge.partition.manager import LocalPartition
@@ -30,6 +30,7 @@ _Code = api.PublishAsyncError
 _CODES: "dict[RefusalKind, api.PublishAsyncError.Code]" = {
     RefusalKind.BAD_REQUEST: _Code.BAD_REQUEST,
     RefusalKind.NO_SUCH_PARTITION: _Code.NOT_FOUND,
+    RefusalKind.NOT_ALLOWED: _Code.PERMISSION_DENIED,
     RefusalKind.READONLY: _Code.READONLY,
     RefusalKind.TOO_LARGE: _Code.BAD_REQUEST,
     RefusalKind.INCORRECT_OFFSET: _Code.INCORRECT_OFFSET,
@@ -40,8 +41,10 @@ _CODES: "dict[RefusalKind, api.PublishAsyncError.Code]" = {
 class PublishSession:
     """See :class:`liftbridge.broker.api.PublishSession`."""
 
-    def __init__(self, publishing: Publishing, sink: ResponseSink) -> None:
+    def __init__(self, publishing: Publishing, targets: Targets, sink: ResponseSink) -> None:
+        """``targets`` are what this client may publish to."""
         self._publishing = publishing
+        self._targets = targets
         self._sink = sink
         self._inbox = publishing.inboxes.next()
         self._inbox_task: asyncio.Task[None] | None = None
@@ -59,7 +62,7 @@ class PublishSession:
         pieces: list[bytes] = []
         ready = True
         for i, run in enumerate(runs):
-            target = self._publishing.targets.find(run.stream, run.partition, run.ack_policy)
+            target = self._targets.find(run.stream, run.partition, run.ack_policy)
             refusal = self._publishing.refusal_for_size(run.longest_message_bytes)
             if isinstance(target, Refusal):
                 self._refuse(run.correlation_ids, target)

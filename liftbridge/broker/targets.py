@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.state import MetadataState, StreamState
@@ -64,6 +65,13 @@ class Target:
     attached: tuple[LocalPartition, ...]
     checks_expected_offsets: bool
     paused: PartitionKey | None = None
+
+
+class Targets(Protocol):
+    """Where a client's messages may go."""
+
+    def find(self, stream: str, partition: int, ack_policy: int) -> Target | Refusal:
+        """The target, or why there is none."""
 
 
 class TargetTable:

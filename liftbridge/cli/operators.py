@@ -5,16 +5,15 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from liftbridge.config import Settings, load
 from liftbridge.errors import ConfigError, PluginNotFound
-from liftbridge.interfaces.provider import Seam
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.plugin_template import write_project
-from liftbridge.settings import PROVIDER_SETTINGS
+from liftbridge.settings import PROVIDER_SETTINGS, chosen_providers
 
 _SECRETS, _HIDDEN = (".password", ".token"), "(hidden)"
 
@@ -74,7 +73,7 @@ def plugins(options: argparse.Namespace) -> int:
         {
             "kind": str(offer.seam),
             "name": offer.provider.name,
-            "chosen": offer.provider.name in chosen_names(settings, offer.seam),
+            "chosen": offer.provider.name in chosen_providers(settings, offer.seam),
             "distribution": offer.origin.distribution,
             "version": offer.origin.version,
             "generation": offer.provider.generation,
@@ -108,17 +107,11 @@ def _refuse_taken(name: str, seam_name: str) -> None:
             )
 
 
-def chosen_names(settings: Mapping[str, Any], seam: Seam) -> Sequence[str]:
-    """The names that the settings choose for a kind of provider."""
-    value = settings[PROVIDER_SETTINGS[seam]]
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
 def check_choices(settings: Mapping[str, Any], plugins: PluginManager) -> None:
     """Raises PluginNotFound for the choices that nothing installed offers."""
     missing = []
     for seam in PROVIDER_SETTINGS:
-        for name in chosen_names(settings, seam):
+        for name in chosen_providers(settings, seam):
             try:
                 plugins.provider(seam, name)
             except PluginNotFound as error:

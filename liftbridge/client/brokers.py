@@ -21,6 +21,7 @@ from liftbridge.errors import (
     FailedPrecondition,
     InvalidRequest,
     NotFound,
+    PermissionDenied,
     RequestError,
     Unavailable,
 )
@@ -208,10 +209,10 @@ class Brokers:
         return await again(attempt, deadline, Unavailable, FailedPrecondition)
 
     async def newest_offset(self, stream: str, partition: int, deadline: Deadline) -> int | None:
-        """Of the partition's last message, -1 for none; None while nobody can say, when it is paused for instance. Raises
-        NotFound."""
+        """Of the partition's last message, -1 for none; None while nobody can say, when it is paused for instance, or when
+        we aren't allowed to ask. Raises NotFound."""
         request = api.FetchPartitionMetadataRequest(stream=stream, partition=partition)
-        with contextlib.suppress(FailedPrecondition, Unavailable, DeadlineExceeded):
+        with contextlib.suppress(FailedPrecondition, Unavailable, DeadlineExceeded, PermissionDenied):
             response = await self.call_leader(
                 "FetchPartitionMetadata",
                 request,

@@ -41,7 +41,10 @@ class ConsensusContext(PluginContext):
 
 @dataclass(frozen=True, slots=True)
 class EndpointContext(PluginContext):
-    """For endpoints. ``broker`` is a :class:`liftbridge.broker.api.BrokerApi` (typed there: this package is below it)."""
+    """For endpoints. ``broker`` is a :class:`liftbridge.broker.api.BrokerApi` (typed there: this package is below it).
+    With ``needs_identities`` the broker refuses calls without an identity: an endpoint of clients that would never know
+    any, by its settings, raises :class:`~liftbridge.errors.ConfigError`."""
 
     broker: Any
     version: str
+    needs_identities: bool = False

@@ -16,6 +16,7 @@ class Seam(StrEnum):
     TRANSPORT = "transport"
     SUBJECT_ROUTER = "subject router"
     ENDPOINT = "endpoint"
+    AUTHORIZER = "authorizer"
 
 
 #: The generation of each seam that this kernel speaks. A breaking change of a seam's interface adds one; a provider

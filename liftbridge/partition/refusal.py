@@ -9,6 +9,7 @@ class RefusalKind(Enum):
 
     BAD_REQUEST = auto()
     NO_SUCH_PARTITION = auto()
+    NOT_ALLOWED = auto()
     READONLY = auto()
     TOO_LARGE = auto()
     INCORRECT_OFFSET = auto()

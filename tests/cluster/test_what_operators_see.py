@@ -132,6 +132,18 @@ def test_a_second_signal_ends_the_handing_over_and_not_the_clean_stop(tmp_path: 
         (["--tls-cert", "a-file", "--tls-key", "nothing"], 2, "a-file holds no certificate in PEM"),
         (["--set", "tls.client.auth.enabled=true"], 2, "endpoint.grpc.tls.client.auth.enabled needs TLS"),
         (["--set", "tls.client.auth.ca=a-file"], 2, "no client would be asked for a certificate"),
+        (["--set", "tls.client.authz.enabled=true"], 2, "no file has them. Name one with authorization.policy.file"),
+        (["--set", "tls.client.authz.policy=a-file"], 2, "authorization is off and everybody could do everything"),
+        (
+            ["--set", "authorization=policy", "--set", "authorization.policy.file=nothing"],
+            2,
+            "liftbridge: failed to load authorization permissions: can't read nothing: No such file or directory",
+        ),
+        (
+            ["--set", "authorization=policy", "--set", "authorization.policy.file=a-file"],
+            2,
+            "liftbridge: authorization is on, and goes by the names in clients' certificates, which no client is asked for: ",
+        ),
         (["--host", "no-such-host.invalid"], 2, "Choose another address with --host and --port"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -9,6 +9,7 @@ import pytest
 
 from liftbridge.interfaces.provider import Seam
 from liftbridge.plugin_manager import Offer, PluginManager
+from liftbridge.testing.authorizer_suite import AuthorizerSuite
 from liftbridge.testing.consensus_suite import ConsensusSuite
 from liftbridge.testing.endpoint_suite import EndpointSuite
 from liftbridge.testing.index_suite import IndexStorageSuite
@@ -25,6 +26,7 @@ SUITES: dict[Seam, type] = {
     Seam.TRANSPORT: TransportSuite,
     Seam.SUBJECT_ROUTER: RouterSuite,
     Seam.ENDPOINT: EndpointSuite,
+    Seam.AUTHORIZER: AuthorizerSuite,
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from broker_process import BrokerProcess
 from cluster_processes import SEED, ClusterProcesses
+from secure_broker import SecureBroker
 
 _SOURCE = Path(__file__).parent / "go_client"
 _CURSORS = ("--set", "cursors.stream.partitions=3")
@@ -38,6 +39,22 @@ def test_go_liftbridge_publishes_subscribes_and_reads_metadata(go_client: Path, 
         assert run(go_client, broker.address) == ("ok\n", "", 0)
     finally:
         broker.stop()
+
+
+@pytest.mark.interop
+@pytest.mark.timeout(300)
+def test_go_client_with_a_certificate_does_what_its_rules_allow(go_client: Path, tmp_path: Path) -> None:
+    calls = ("CreateStream", "Publish", "Subscribe")
+    server = SecureBroker(
+        tmp_path, "p, gopher, *, FetchMetadata\n" + "".join(f"p, gopher, orders, {one}\n" for one in calls)
+    )
+    server.start()
+    try:
+        files = server.certificate("gopher")
+        done = run(go_client, "secure", server.process.address, server.authority.cert, files.cert, files.key)
+        assert done == ("ok\n", "", 0)
+    finally:
+        server.process.stop()
 
 
 @pytest.mark.interop

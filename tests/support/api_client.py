@@ -11,8 +11,11 @@ from liftbridge.protocol.generated import api_pb2 as api
 class ApiClient:
     """Use as ``async with ApiClient(address) as client``. Calls by name: ``await client("CreateStream", name=...)``."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.aio.insecure_channel(address)
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        if credentials is None:
+            self.channel = grpc.aio.insecure_channel(address)
+        else:
+            self.channel = grpc.aio.secure_channel(address, credentials)
 
     async def __aenter__(self) -> "ApiClient":
         return self

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from liftbridge.config import Settings, format_duration, format_size, load, parse_duration, parse_size
 from liftbridge.errors import ConfigError
+from liftbridge.interfaces.provider import Seam
 from liftbridge.interfaces.settings import Setting, SettingKind
 from liftbridge.plugin_manager import PluginManager
+from liftbridge.settings import chosen_providers
 
 _PLUGINS = PluginManager().settings()
 _Read = Callable[..., Settings]
@@ -226,9 +228,25 @@ def test_wrong_value_is_named_with_what_would_be_right(read: _Read, line: str, s
     assert said in mistake
 
 
-def test_protection_that_is_not_built_is_refused_not_ignored(read: _Read) -> None:
-    (mistake,) = _mistakes(lambda: read("tls.client.authz.enabled: true", "server.yaml"))
-    assert 'Unknown configuration setting "tls.client.authz.enabled": authorization is not built yet' in mistake
+def test_protection_that_does_not_exist_is_refused_not_ignored(read: _Read) -> None:
+    (mistake,) = _mistakes(lambda: read("tls.client.authn.enabled: true", "server.yaml"))
+    assert 'Unknown configuration setting "tls.client.authn.enabled"; did you mean "tls.client.auth' in mistake
+
+
+def test_the_originals_word_for_authorization_chooses_the_authorizer_of_its_files(read: _Read) -> None:
+    file = "tls:\n  client:\n    authz: {enabled: true, model: m.conf, policy: p.csv}\n"
+    settings = read(file, "server.yaml")
+    assert chosen_providers(settings, Seam.AUTHORIZER) == ("policy",)
+    assert settings["authorization.policy.model"] == Path("m.conf")
+    assert settings["authorization.policy.file"] == Path("p.csv")
+    assert chosen_providers(read(file, "s.yaml", flags={"authorization": "ldap"}), Seam.AUTHORIZER) == ("ldap",)
+    assert chosen_providers(read("port = 1"), Seam.AUTHORIZER) == ()
+
+
+def test_the_authorizer_and_its_section_fit_into_one_file(read: _Read) -> None:
+    settings = read("[authorization]\nprovider = policy\n[[policy]]\nfile = /etc/policy.csv")
+    assert chosen_providers(settings, Seam.AUTHORIZER) == ("policy",)
+    assert settings["authorization.policy.file"] == Path("/etc/policy.csv")
 
 
 def test_a_name_that_is_like_no_other_has_no_suggestion(read: _Read) -> None:

@@ -19,8 +19,9 @@ PLUGINS = {
     "endpoint_grpc": (["--port", "0"], ['endpoint is called "grpc"']),
     "storage_sqlite": (["--set", "storage.log=sqlite"], ['log storage is called "sqlite"']),
     "memory": (["--set", "transport=memory"], ['transport is called "memory"']),
+    "authorization_policy": (["--set", "tls.client.authz.enabled=true"], ['authorizer is called "policy"']),
 }
-OPTIONAL = ("storage_sqlite", "memory")
+OPTIONAL = ("storage_sqlite", "memory", "authorization_policy")
 
 
 def installed() -> dict[str, str]:

@@ -95,6 +95,11 @@ def _create(context: EndpointContext) -> Endpoint:
         settings["endpoint.grpc.tls.client.auth.enabled"],
         settings["endpoint.grpc.tls.client.auth.ca"],
     )
+    if context.needs_identities and not tls.wants_clients:
+        raise ConfigError(
+            "authorization is on, and goes by the names in clients' certificates, which no client is asked for: set "
+            "endpoint.grpc.tls.client.auth.enabled = true"
+        )
     host, port = bind_address(
         settings["endpoint.grpc.listen"], settings["endpoint.grpc.host"], settings["endpoint.grpc.port"]
     )

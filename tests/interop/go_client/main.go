@@ -32,6 +32,10 @@ func main() {
 		consumers(os.Args[2:])
 		return
 	}
+	if os.Args[1] == "secure" {
+		secure(os.Args[2], os.Args[3], os.Args[4], os.Args[5])
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	client, err := lift.Connect([]string{os.Args[1]})
