@@ -249,6 +249,33 @@ async def test_a_policy_with_a_mistake_changes_nothing_and_is_told_of(server: Se
     assert "Reloaded" in again
 
 
+async def test_the_server_that_a_client_is_connected_to_asks_its_own_policy(tmp_path: Path) -> None:
+    """What it passes on to the partition's leader was allowed."""
+    first = SecureBroker(tmp_path / "first", _POLICY)
+    first.start()
+    second = SecureBroker(tmp_path / "second", "p, alice, *, FetchMetadata\n", beside=first)
+    try:
+        second.start()
+        async with first.client("alice") as alice:
+            await alice("CreateStream", name="orders", subject="orders", partitions=2)
+            (stream,) = (await alice("FetchMetadata", streams=["orders"])).streamMetadata
+            assert {one.leader for one in stream.partitions.values()} == {"broker", "another"}
+            session = alice.publish_async()
+            for partition in (0, 1):
+                published = await alice("Publish", stream="orders", partition=partition, value=b"one")
+                assert published.ack.offset == 0
+                request = api.PublishRequest(stream="orders", partition=partition, value=b"two", correlationId="2")
+                await session.write(request)
+                assert (await session.read()).ack.offset == 1
+        async with ApiClient(second.process.address, first.tls("alice").channel_credentials()) as alice:
+            for partition in (0, 1):
+                with denied("Publish", "orders"):
+                    await alice("Publish", stream="orders", partition=partition, value=b"three")
+    finally:
+        second.process.kill()
+        first.process.kill()
+
+
 def test_without_authorization_the_signal_ends_nothing(new_broker: BrokerProcess) -> None:
     new_broker.start()
     os.kill(new_broker.pid, signal.SIGHUP)

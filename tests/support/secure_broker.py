@@ -33,10 +33,12 @@ cursors.stream.partitions: 1
 
 
 class SecureBroker:
-    """A broker, its authority, and a policy that tests change."""
+    """A broker, its authority, and a policy that tests change. With ``beside``, it joins the cluster of another one, which has
+    to run."""
 
-    def __init__(self, folder: Path, policy: str) -> None:
-        self.authority = Authority(folder)
+    def __init__(self, folder: Path, policy: str, *, beside: "SecureBroker | None" = None) -> None:
+        folder.mkdir(exist_ok=True)
+        self.authority = beside.authority if beside else Authority(folder)
         self.certificates: dict[str, Certificate] = {}
         self.policy = folder / "policy.csv"
         self.policy.write_text(policy)
@@ -45,6 +47,11 @@ class SecureBroker:
         server = self.authority.server()
         config.write_text(_CONFIG.format(server=server, authority=self.authority, model=model, policy=self.policy))
         self.process = BrokerProcess(folder / "data", "--config", str(config))
+        if beside:
+            nats_url = beside.process.nats_url
+            self.process = BrokerProcess(
+                folder / "data", "--config", str(config), nats_url=nats_url, server_id="another", bootstrap=()
+            )
 
     def certificate(self, name: str) -> Certificate:
         if name not in self.certificates:
