@@ -1,5 +1,6 @@
 """A server that knows its clients by their certificates and lets each do what a policy says, as its clients see it."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -193,6 +194,27 @@ async def test_reading_what_is_new_takes_the_rules_that_it_takes_with_the_origin
     ):
         await alice("Publish", stream="orders", value=b"new")
         assert (await anext(messages)).value == b"new"
+
+
+async def test_a_consumer_of_a_group_takes_the_rules_that_the_page_names(
+    server: SecureBroker, alice: ApiClient
+) -> None:
+    of_the_group = ("Join{}", "Leave{}", "Fetch{}Assignments", "Report{}Coordinator")
+    rules = [f"p, dave, readers, {call.format('ConsumerGroup')}" for call in of_the_group]
+    rules += [f"p, dave, orders, {call}" for call in ("Subscribe", "SetCursor", "FetchCursor")]
+    try:
+        await server.reload("\n".join([*rules, "p, dave, *, FetchMetadata", _POLICY]))
+        newest = (await alice("Publish", stream="orders", value=b"for the group")).ack.offset
+        async with Client([server.process.address], tls=server.tls("dave")) as client, asyncio.timeout(30):
+            start = StartAt.offset(newest)
+            async with client.consumer("readers", ["orders"], start=start) as consumer:
+                assert (await anext(consumer)).value == b"for the group"
+                await consumer.commit()
+            with pytest.raises(PermissionDenied, match="JoinConsumerGroup on resource writers"):
+                async with client.consumer("writers", ["orders"]):
+                    pass
+    finally:
+        await server.reload(_POLICY)
 
 
 def test_the_command_line_shows_a_certificate(server: SecureBroker) -> None:
