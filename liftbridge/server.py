@@ -19,7 +19,7 @@ from liftbridge.clock import SystemClock
 from liftbridge.cluster.identity import load_identity
 from liftbridge.cluster.node import ClusterNode, random_id
 from liftbridge.config import Settings
-from liftbridge.errors import LiftbridgeError, StorageError
+from liftbridge.errors import ConfigError, LiftbridgeError, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.events import MetadataEvent
