@@ -16,10 +16,12 @@ from liftbridge.clock import SystemClock
 from liftbridge.config import Settings
 from liftbridge.errors import ConfigError, Unavailable
 from liftbridge.interfaces.keys import KeyRing
+from liftbridge.interfaces.provider import Seam
 from liftbridge.keys import load_keys
 from liftbridge.metadata.state import MetadataState
 from liftbridge.plugin_manager import PluginManager
 from liftbridge.protocol.generated import api_pb2 as api
+from liftbridge.settings import chosen_providers
 from liftbridge.wiring import Setup, make_endpoints, make_parts, node_settings
 
 
@@ -38,6 +40,17 @@ def load_needed_keys(settings: Mapping[str, Any]) -> KeyRing | None:
     return keys
 
 
+def refuse_rules_without_authorization(settings: Settings) -> None:
+    """Whoever says where the rules are wants them to hold. Raises ConfigError."""
+    if not chosen_providers(settings, Seam.AUTHORIZER):
+        for name in settings.sources:
+            if name.startswith("authorization.") and settings[name]:
+                raise ConfigError(
+                    f"{name} is set, but authorization is off and everybody could do everything: set authorization = policy "
+                    f"(tls.client.authz.enabled = true), or leave {name} out"
+                )
+
+
 def find_mistakes(settings: Settings, plugins: PluginManager) -> list[str]:
     """What a server would refuse to start with, on this machine: files with keys and certificates are looked at. Of what
     the storage, transport and consensus say, the first. Leaves nothing behind."""
@@ -53,6 +66,7 @@ async def _find_mistakes(settings: Settings, plugins: PluginManager, folder: Pat
     checks: tuple[Callable[[], object], ...] = (
         lambda: require_endpoint(settings),
         lambda: load_needed_keys(settings),
+        lambda: refuse_rules_without_authorization(settings),
         lambda: node_settings(settings),
         lambda: make_parts(setup),
         lambda: make_endpoints(setup, _NobodyToAsk()),

@@ -14,21 +14,19 @@ from typing import Any
 
 from liftbridge.addresses import join_address
 from liftbridge.broker.authorization import Permissions
-from liftbridge.checking import load_needed_keys, require_endpoint
+from liftbridge.checking import load_needed_keys, refuse_rules_without_authorization, require_endpoint
 from liftbridge.clock import SystemClock
 from liftbridge.cluster.identity import load_identity
 from liftbridge.cluster.node import ClusterNode, random_id
 from liftbridge.config import Settings
-from liftbridge.errors import ConfigError, LiftbridgeError, StorageError
+from liftbridge.errors import LiftbridgeError, StorageError
 from liftbridge.interfaces.consensus import Consensus, ConsensusStatus
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.events import MetadataEvent
-from liftbridge.interfaces.provider import Seam
 from liftbridge.metadata.assignments import LocalAssignments
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.plugin_manager import PluginManager
-from liftbridge.settings import chosen_providers
 from liftbridge.stream_settings import describe_duration, describe_retention
 from liftbridge.tasks import end_tasks
 from liftbridge.version import version
@@ -49,7 +47,7 @@ class Server:
         require_endpoint(settings)
         self._settings = settings
         self._plugins = plugins
-        _refuse_rules_without_authorization(settings)
+        refuse_rules_without_authorization(settings)
         self._keys = load_needed_keys(settings)
         self._incarnation = random_id()
         self._state = MetadataState()
@@ -257,17 +255,6 @@ class Server:
         if self._node is not None:
             self._node.note_clean_stop()
             self._node = None
-
-
-def _refuse_rules_without_authorization(settings: Settings) -> None:
-    """Whoever says where the rules are wants them to hold."""
-    if not chosen_providers(settings, Seam.AUTHORIZER):
-        for name in settings.sources:
-            if name.startswith("authorization.") and settings[name]:
-                raise ConfigError(
-                    f"{name} is set, but authorization is off and everybody could do everything: set authorization = policy "
-                    f"(tls.client.authz.enabled = true), or leave {name} out"
-                )
 
 
 def _log_crash(task: "asyncio.Task[None]") -> None:
