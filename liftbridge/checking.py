@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from liftbridge.broker.api import CallContext, PublishReply, PublishSession, Res
 from liftbridge.clock import SystemClock
 from liftbridge.config import Settings
 from liftbridge.errors import ConfigError, Unavailable
+from liftbridge.interfaces.figures import GroupPosition, ReplicaFigures, ServerFigures
 from liftbridge.interfaces.keys import KeyRing
 from liftbridge.interfaces.provider import Seam
 from liftbridge.keys import load_keys
@@ -95,6 +96,15 @@ class _NobodyToAsk:
         raise _not_here()
 
     async def subscribe(self, request: api.SubscribeRequest, call: CallContext) -> Subscription:
+        raise _not_here()
+
+    def figures(self) -> ServerFigures:
+        raise _not_here()
+
+    def replica_figures(self) -> Iterator[ReplicaFigures]:
+        raise _not_here()
+
+    def group_positions(self) -> AsyncIterator[GroupPosition]:
         raise _not_here()
 
 

@@ -11,13 +11,21 @@ import asyncio
 import contextlib
 import logging
 from binascii import crc32
-from collections.abc import Awaitable, Callable, Iterator
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from google.protobuf.message import DecodeError
 
-from liftbridge.errors import FailedPrecondition, InternalError, OffsetOutOfRange, RequestError, Unavailable
+from liftbridge.errors import (
+    FailedPrecondition,
+    InternalError,
+    LiftbridgeError,
+    OffsetOutOfRange,
+    RequestError,
+    Unavailable,
+)
 from liftbridge.metadata.model import CURSORS_STREAM, StreamState
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.leader import PartitionLeader
@@ -38,6 +46,8 @@ logger = logging.getLogger(__name__)
 UNKNOWN = -1
 
 _CHUNK_BYTES = 256 * 1024
+#: For who isn't waited for: a millisecond or two of the event loop.
+_SMALL_CHUNK_BYTES = 16 * 1024
 _STREAM_TIMEOUT_S = 3.0
 _START_TIMEOUT_S = 1.0
 _SETTLE_TIMEOUT_S = 5.0
@@ -177,7 +187,29 @@ class Cursors:
         partition = self._state.partition(key.stream_id, key.partition)
         return partition is not None and partition.leader_epoch == leader.leader_epoch
 
-    async def _read_committed(self, leader: PartitionLeader) -> CursorTable:
+    async def known_here(self, cursors: Iterable[Cursor]) -> Mapping[Cursor, int]:
+        """Those of the cursors that are in partitions which this server leads, and were set: what is committed of them here,
+        without asking anybody. Leaves out a partition that can't be read now. May be cancelled, and called again."""
+        stream = self._state.streams.get(CURSORS_STREAM)
+        if stream is None:
+            return {}
+        by_number: dict[int, list[Cursor]] = defaultdict(list)
+        for cursor in cursors:
+            by_number[cursor.partition_of(len(stream.partitions))].append(cursor)
+        known: dict[Cursor, int] = {}
+        for number, some in by_number.items():
+            local = self._partitions.get(CURSORS_STREAM, number)
+            if local is None or local.leader is None or local.role is None or not local.role.settled:
+                continue
+            try:
+                table = await self._read_committed(local.leader, _SMALL_CHUNK_BYTES)
+            except LiftbridgeError as error:
+                logger.debug("cursors partition %d can't be read now: %s", number, error)
+                continue
+            known |= {one: offset for one in some if (offset := table.get(one)) != UNKNOWN}
+        return known
+
+    async def _read_committed(self, leader: PartitionLeader, chunk_bytes: int = _CHUNK_BYTES) -> CursorTable:
         """The table, with all that is committed now."""
         partition = leader.partition
         reading = self._readings.setdefault(leader, _Reading(CursorTable(), asyncio.Lock()))
@@ -188,7 +220,7 @@ class Cursors:
                     raise partition.end_reason
                 start = max(table.next_offset, partition.log.start_offset)
                 try:
-                    table.add(*read_forward(partition, start, stop, _CHUNK_BYTES))
+                    table.add(*read_forward(partition, start, stop, chunk_bytes))
                 except OffsetOutOfRange:
                     if start >= partition.log.start_offset:
                         raise  # else the cleaner, in its own thread, was here just now

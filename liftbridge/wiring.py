@@ -15,6 +15,7 @@ from liftbridge.broker.authorization import AuthorizedBroker, Permissions
 from liftbridge.broker.broker import Broker
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
+from liftbridge.broker.figures import FiguresSource
 from liftbridge.broker.forwarded import ForwardServer
 from liftbridge.broker.forwarding import Forwarder
 from liftbridge.broker.group_subscriptions import GroupAccess
@@ -236,6 +237,7 @@ def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
     partitions.subscribe(forwarder.look_again)
     publishing = _make_publishing(setup, parts, targets, forwarder)
     coordinator = _make_coordinator(setup, node, controller)
+    cursors = _make_cursors(setup, partitions, controller)
     background: list[Background] = [
         Cleaner(partitions, setup.clock),
         AutoPauser(partitions, setup.clock, controller.pause_idle),
@@ -246,10 +248,11 @@ def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
         publishing,
         StreamHandlers(controller, started, parts.router, setup.clock, _encryption_rules(setup)),
         ClusterMetadataHandlers(setup.state, partitions),
-        CursorHandlers(_make_cursors(setup, partitions, controller)),
+        CursorHandlers(cursors),
         GroupHandlers(controller, coordinator, setup.clock, _group_timeouts(setup)),
         PauseHandlers(controller, setup.state, started, setup.clock),
         Subscribing(setup.state, partitions, _make_group_access(setup, node, controller), resumer, setup.server_id),
+        _make_figures(setup, parts, node, partitions, cursors),
     )
     if setup.settings["activity.stream.enabled"]:
         background.append(_make_activity_publisher(setup, partitions, controller))
@@ -268,6 +271,20 @@ def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
         ),
         background=tuple(background),
         broker=broker if parts.permissions is None else AuthorizedBroker(broker, publishing, parts.permissions),
+    )
+
+
+def _make_figures(
+    setup: Setup, parts: Parts, node: ClusterNode, partitions: PartitionManager, cursors: Cursors
+) -> FiguresSource:
+    return FiguresSource(
+        setup.state,
+        partitions,
+        cursors,
+        server_id=setup.server_id,
+        status=parts.consensus.status,
+        connected=lambda: parts.transport.connected,
+        holds_lease=lambda: node.holds_lease,
     )
 
 

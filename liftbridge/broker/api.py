@@ -9,10 +9,11 @@ are what the client gets. Anything else that is raised is a bug: answer INTERNAL
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from liftbridge.interfaces.figures import GroupPosition, ReplicaFigures, ServerFigures
 from liftbridge.protocol.generated import api_pb2 as api
 
 #: How long a publisher that set no deadline waits for its acks.
@@ -106,3 +107,16 @@ class BrokerApi(Protocol):
     async def subscribe(self, request: api.SubscribeRequest, call: CallContext) -> Subscription:
         """Accepts or refuses a subscription. Once it returns, the endpoint sends one empty message (it means
         "subscribed", and every client waits for it) and then what ``read`` returns."""
+
+    def figures(self) -> ServerFigures:
+        """The server and its cluster in numbers, as of now. Cheap: what depends on the number of partitions is worked out
+        anew only when metadata changed."""
+
+    def replica_figures(self) -> Iterator[ReplicaFigures]:
+        """Each partition here in numbers, as of when the iterator gets to it. A few microseconds each, so whoever shows
+        thousands should let the event loop do something else in between."""
+
+    def group_positions(self) -> AsyncIterator[GroupPosition]:
+        """Where the consumer groups that have members stand in the partitions that these read, as far as this server keeps
+        their cursors: all servers together have each of them once. The first time, and after a change of leader, it reads
+        all cursors there are, which may take long; who stops asking finds what was read remembered."""

@@ -1,12 +1,13 @@
 """Who may do what, around the broker's calls. Without authorization none of this is there.
 
 A call is checked before anything else is done or said: a client that may not use a stream doesn't hear whether there is one.
-What servers do by themselves (forwarding what was allowed, events, cursors' records) isn't a client's call and isn't checked.
+What servers do by themselves (forwarding what was allowed, events, cursors' records) isn't a client's call and isn't checked, nor
+are the figures that endpoints show to operators.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -17,6 +18,7 @@ from liftbridge.broker.session import PublishSession
 from liftbridge.broker.targets import Target, Targets
 from liftbridge.errors import PermissionDenied
 from liftbridge.interfaces.authorizer import CLUSTER, Authorizer
+from liftbridge.interfaces.figures import GroupPosition, ReplicaFigures, ServerFigures
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.publish_requests import RequestParser
@@ -129,6 +131,15 @@ class AuthorizedBroker:
         self._permissions.check(call.identity, "Subscribe", request.stream)
         subscription = await self._broker.subscribe(request, call)
         return _AllowedSubscription(subscription, self._permissions, call.identity, request.stream)
+
+    def figures(self) -> ServerFigures:
+        return self._broker.figures()
+
+    def replica_figures(self) -> Iterator[ReplicaFigures]:
+        return self._broker.replica_figures()
+
+    def group_positions(self) -> AsyncIterator[GroupPosition]:
+        return self._broker.group_positions()
 
 
 class _AllowedTargets:

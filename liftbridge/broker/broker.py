@@ -1,13 +1,14 @@
 """The broker that endpoints are handed: every call of the API, by name."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from liftbridge.broker.api import CallContext, PublishReply, ResponseSink, UnaryHandler
 from liftbridge.broker.api import PublishSession as PublishSessionApi
 from liftbridge.broker.api import Subscription as SubscriptionApi
 from liftbridge.broker.cluster_metadata import ClusterMetadataHandlers
 from liftbridge.broker.cursors import CursorHandlers
+from liftbridge.broker.figures import FiguresSource
 from liftbridge.broker.groups import GroupHandlers
 from liftbridge.broker.pausing import PauseHandlers
 from liftbridge.broker.publishing import Publishing
@@ -15,6 +16,7 @@ from liftbridge.broker.session import PublishSession
 from liftbridge.broker.single_publishing import SinglePublishing
 from liftbridge.broker.streams import StreamHandlers
 from liftbridge.broker.subscribing import Subscribing
+from liftbridge.interfaces.figures import GroupPosition, ReplicaFigures, ServerFigures
 from liftbridge.protocol.generated import api_pb2 as api
 
 
@@ -30,6 +32,7 @@ class Broker:
         groups: GroupHandlers,
         pausing: PauseHandlers,
         subscribing: Subscribing,
+        figures: FiguresSource,
     ) -> None:
         self._publishing = publishing
         self._single = SinglePublishing(publishing)
@@ -39,6 +42,7 @@ class Broker:
         self._groups = groups
         self._pausing = pausing
         self._subscribing = subscribing
+        self._figures = figures
 
     def unary_handlers(self) -> Mapping[str, UnaryHandler]:
         return {
@@ -68,3 +72,12 @@ class Broker:
     async def subscribe(self, request: api.SubscribeRequest, call: CallContext) -> SubscriptionApi:
         del call
         return await self._subscribing.subscribe(request)
+
+    def figures(self) -> ServerFigures:
+        return self._figures.server()
+
+    def replica_figures(self) -> Iterator[ReplicaFigures]:
+        return self._figures.replicas()
+
+    def group_positions(self) -> AsyncIterator[GroupPosition]:
+        return self._figures.group_positions()

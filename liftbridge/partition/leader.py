@@ -181,6 +181,7 @@ class PartitionLeader:
         return Refusal(RefusalKind.NOT_LEADER, f"this server no longer leads {self.partition.key}")
 
     def _refuse(self, run: PendingRun, refusal: Refusal) -> None:
+        self.partition.refused_messages[refusal.kind] += len(run.items)
         if run.acks is not None:
             run.acks.refused(run, refusal)
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections import Counter
 from dataclasses import dataclass
 
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
 from liftbridge.interfaces.log import LogId, PartitionLog
+from liftbridge.partition.refusal import RefusalKind
 from liftbridge.partition.troubles import Trouble, TroubleKind, Troubles
 from liftbridge.protocol.record_batch import iter_batches
 
@@ -60,6 +62,10 @@ class Partition:
         self.readonly = False
         #: Running subscriptions.
         self.subscribers = 0
+        #: By leaders on this server.
+        self.refused_messages: Counter[RefusalKind] = Counter()
+        #: Dropped although they counted as committed.
+        self.lost_messages = 0
         self._first_timestamp_ns = 0
         self.end_reason: LiftbridgeError | None = None
         #: The body of the batch that was appended last and its base offset: what a reader at the tail wants next.
@@ -79,6 +85,7 @@ class Partition:
     def retract_high_watermark(self, offset: int) -> None:
         """Takes back what counted as committed: the leader proved that it isn't, and an alarm was raised. Readers behind
         ``offset`` wait until it is passed again."""
+        self.lost_messages += max(0, self.high_watermark - offset)
         self.high_watermark = min(self.high_watermark, offset)
 
     async def wait_for_change(self) -> None:

@@ -2,10 +2,11 @@
 ``liftbridge.broker.api.BrokerApi`` without storing anything."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from liftbridge.errors import LiftbridgeError, ProtocolError
+from liftbridge.interfaces.figures import ClusterFigures, GroupPosition, ReplicaFigures, ServerFigures
 from liftbridge.protocol.generated import api_pb2 as api
 
 _PREFIX_BYTES = 5
@@ -15,6 +16,19 @@ _METHODS = {
     for method in api.DESCRIPTOR.services_by_name["API"].methods
     if method.name not in _STREAMING
 }  # fmt: skip
+#: A server that is alone and well.
+ALONE = ServerFigures(
+    connected=True,
+    holds_lease=True,
+    metadata_leader="server",
+    is_metadata_leader=True,
+    term=1,
+    commit_index=1,
+    applied_index=1,
+    cluster=ClusterFigures({"live": 1}, streams=0, partitions=0, offline_partitions=0, under_replicated_partitions=0),
+    groups=(),
+    events={},
+)
 #: The response of a call, or what it raises.
 Answer = Any
 
@@ -56,6 +70,9 @@ class ScriptedBroker:
         self.subscriptions: list[ScriptedSubscription] = []
         self.subscribe_outcome: LiftbridgeError | None = None
         self.source: Callable[[], Awaitable[bytes]] = _nothing
+        self.server_figures = ALONE
+        self.replicas: list[ReplicaFigures] = []
+        self.positions: list[GroupPosition] = []
 
     def unary_handlers(self) -> Mapping[str, Callable[[Any, Any], Awaitable[Any]]]:
         return {name: self._handler(name) for name in _METHODS}
@@ -95,6 +112,16 @@ class ScriptedBroker:
             raise self.subscribe_outcome
         self.subscriptions.append(ScriptedSubscription(self.source))
         return self.subscriptions[-1]
+
+    def figures(self) -> ServerFigures:
+        return self.server_figures
+
+    def replica_figures(self) -> Iterator[ReplicaFigures]:
+        return iter(self.replicas)
+
+    async def group_positions(self) -> AsyncIterator[GroupPosition]:
+        for one in self.positions:
+            yield one
 
 
 class ScriptedSession:

@@ -191,6 +191,11 @@ class LeaderReplication:
 
     # --- followers' positions -----------------------------------------------------------------------------------------
 
+    def lag_messages(self) -> int | None:
+        """What the slowest follower lacks, of those that were heard of in this epoch; None when none was."""
+        positions = [progress.next_offset for progress in self._progress.values()]
+        return max(0, self._replica.log.end_offset - min(positions)) if positions else None
+
     def is_replica(self, server_id: str) -> bool:
         return server_id in self._replicas and server_id != self._server_id
 

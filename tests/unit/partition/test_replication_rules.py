@@ -83,6 +83,16 @@ class TestHighWatermark:
         assert leading.apply_isr("ab", 2)
         assert partition.high_watermark == 2
 
+    def test_lags_behind_by_what_the_slowest_known_follower_lacks(self) -> None:
+        partition = replica(1, 1, 1)
+        leading = leader(partition)
+        assert leading.lag_messages() is None
+        leading.fetched(contact("b"), 3)
+        assert leading.lag_messages() == 0
+        leading.fetched(contact("c"), 1)
+        append(partition, leading)
+        assert leading.lag_messages() == 3
+
     def test_moves_when_the_isr_shrinks(self) -> None:
         partition = replica(1)
         leading = leader(partition)
@@ -331,6 +341,7 @@ class TestFollower:
         following = FollowerReplication(partition, 5, "p")
         following.take_diverging(1, 1)
         assert following.lost_records == 1
+        assert partition.lost_messages == 1
         assert "DATA LOSS" in caplog.text
         assert partition.high_watermark == 1
 
