@@ -26,12 +26,6 @@ from liftbridge.settings import chosen_providers
 from liftbridge.wiring import Setup, make_endpoints, make_parts, node_settings
 
 
-def require_endpoint(settings: Mapping[str, Any]) -> None:
-    """Raises ConfigError."""
-    if not settings["endpoints"]:
-        raise ConfigError("endpoints: name at least one; without an endpoint no client can connect")
-
-
 def load_needed_keys(settings: Mapping[str, Any]) -> KeyRing | None:
     """What streams are encrypted with, if there is a key. Raises ConfigError for what can't be used, and for a key that the
     settings need and nobody has."""
@@ -65,7 +59,7 @@ async def _find_mistakes(settings: Settings, plugins: PluginManager, folder: Pat
     settings = replace(settings, values_by_name=values)
     setup = Setup(settings, plugins, SystemClock(), "check", "check", MetadataState(), None)
     checks: tuple[Callable[[], object], ...] = (
-        lambda: require_endpoint(settings),
+        lambda: plugins.check_endpoints(settings["endpoints"]),
         lambda: load_needed_keys(settings),
         lambda: refuse_rules_without_authorization(settings),
         lambda: node_settings(settings),

@@ -12,7 +12,8 @@ from typing import IO, Any, NamedTuple
 import pluggy
 
 from liftbridge import hookspecs
-from liftbridge.errors import DuplicateProvider, IncompatiblePlugin, PluginError, PluginNotFound
+from liftbridge.errors import ConfigError, DuplicateProvider, IncompatiblePlugin, PluginError, PluginNotFound
+from liftbridge.interfaces.endpoint import FOR_OPERATORS
 from liftbridge.interfaces.provider import GENERATIONS, Provider, Seam
 from liftbridge.interfaces.settings import Setting
 from liftbridge.settings import is_default_provider
@@ -151,6 +152,17 @@ class PluginManager:
             names = [offer.provider.name for offer in self.offers() if offer.seam is seam]
             raise PluginNotFound(f'no {seam} is called "{name}" {_what_to_do(seam, name, names)}')
         return offer.provider
+
+    def check_endpoints(self, names: Sequence[str]) -> None:
+        """Raises ConfigError unless clients can use the first one, whose address they are told."""
+        if not names:
+            raise ConfigError("endpoints: name at least one; without an endpoint no client can connect")
+        if FOR_OPERATORS in self.provider(Seam.ENDPOINT, names[0]).capabilities:
+            others = [name for name in names if name != names[0]] or ["grpc"]
+            raise ConfigError(
+                f'endpoints: "{names[0]}" can\'t be the first, because clients are told the address of the first one and it '
+                f"doesn't serve them. Write: endpoints = {', '.join([*others, names[0]])}"
+            )
 
     def dump_log(self, path: str, out: IO[str], *, values: bool, as_json: bool) -> bool:
         """Asks the plugins to show a log; False if none knows the path."""

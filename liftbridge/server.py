@@ -14,7 +14,7 @@ from typing import Any
 
 from liftbridge.addresses import join_address
 from liftbridge.broker.authorization import Permissions
-from liftbridge.checking import load_needed_keys, refuse_rules_without_authorization, require_endpoint
+from liftbridge.checking import load_needed_keys, refuse_rules_without_authorization
 from liftbridge.clock import SystemClock
 from liftbridge.cluster.identity import load_identity
 from liftbridge.cluster.node import ClusterNode, random_id
@@ -44,7 +44,7 @@ class Server:
 
     def __init__(self, settings: Settings, plugins: PluginManager) -> None:
         """Raises ConfigError for settings that make no sense together."""
-        require_endpoint(settings)
+        plugins.check_endpoints(settings["endpoints"])
         self._settings = settings
         self._plugins = plugins
         refuse_rules_without_authorization(settings)

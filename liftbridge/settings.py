@@ -60,7 +60,7 @@ KERNEL_SETTINGS: tuple[Setting, ...] = (
     Setting("clustering.consensus", _STRING, "raft_builtin", "Consensus to use."),
     Setting("transport", _STRING, "nats", "Transport to use.", aliases=("transport.provider",)),
     Setting("routing", _STRING, "subjects", "Subject router to use."),
-    Setting("endpoints", _LIST, ("grpc",), "Endpoints to run."),
+    Setting("endpoints", _LIST, ("grpc",), "Endpoints to run; clients are told the address of the first."),
     Setting(
         "authorization",
         _STRING,

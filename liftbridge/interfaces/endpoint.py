@@ -2,6 +2,10 @@
 
 from abc import ABC, abstractmethod
 
+#: A capability of endpoints that are for who watches over the server, and that its clients can't use. The kernel refuses
+#: one in the first place, whose address clients are told.
+FOR_OPERATORS = "operators"
+
 
 class Endpoint(ABC):
     """Listens for clients and calls the broker (:mod:`liftbridge.broker.api`). Runs on the event loop."""

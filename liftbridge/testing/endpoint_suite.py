@@ -3,7 +3,6 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from liftbridge.errors import FailedPrecondition, LiftbridgeError, NotFound, ResourceExhausted, Status, Unavailable
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.protocol.generated import api_pb2 as api
+from liftbridge.testing.endpoint_lifecycle_suite import EndpointLifecycleSuite
 from liftbridge.testing.scripted_broker import ScriptedBroker, frame
 
 _TIMEOUT_S = 10.0
@@ -90,44 +90,14 @@ async def soon(event: asyncio.Event) -> None:
         await event.wait()
 
 
-class EndpointSuite:
+class EndpointSuite(EndpointLifecycleSuite):
     """The tests. ``endpoint`` and ``client`` must be overridden."""
-
-    @pytest.fixture
-    def broker(self) -> ScriptedBroker:
-        return ScriptedBroker()
-
-    @pytest.fixture
-    def endpoint(self, broker: ScriptedBroker) -> Endpoint:
-        raise NotImplementedError("override the fixture endpoint: not started, on any free port, serving this broker")
-
-    @pytest.fixture
-    async def started(self, endpoint: Endpoint) -> AsyncIterator[Endpoint]:
-        await endpoint.start()
-        endpoint.set_serving(True)
-        yield endpoint
-        await endpoint.stop(grace_s=0.1)
 
     @pytest.fixture
     def client(self, started: Endpoint) -> EndpointClient:
         raise NotImplementedError("override the fixture client: connected to started.port")
 
     # --- calls --------------------------------------------------------------------------------------------------------
-
-    async def test_the_port_is_known_after_start(self, started: Endpoint) -> None:
-        assert 0 < started.port < 65_536
-        assert started.advertised_host
-
-    async def test_an_address_may_be_taken_before_it_is_served(self, endpoint: Endpoint) -> None:
-        await endpoint.bind()
-        await endpoint.start()
-        assert 0 < endpoint.port < 65_536
-        await endpoint.stop(grace_s=0.1)
-
-    async def test_an_address_that_is_never_served_is_given_back(self, endpoint: Endpoint) -> None:
-        await endpoint.bind()
-        await endpoint.stop(grace_s=0.1)
-        await endpoint.stop(grace_s=0.1)
 
     async def test_a_request_reaches_its_handler_and_the_response_the_client(
         self, broker: ScriptedBroker, client: EndpointClient

@@ -1,4 +1,4 @@
-"""Every endpoint against its suite, driven by a client of its format."""
+"""Every endpoint against its suite: those for clients driven by a client of their format."""
 
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -12,6 +12,7 @@ from liftbridge.errors import Status
 from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.provider import Seam
 from liftbridge.protocol.generated import api_pb2 as api
+from liftbridge.testing.endpoint_lifecycle_suite import EndpointLifecycleSuite
 from liftbridge.testing.endpoint_suite import (
     CallFailed,
     ClientSession,
@@ -100,3 +101,13 @@ class TestGrpc(EndpointSuite):
     async def client(self, started: Endpoint) -> AsyncIterator[EndpointClient]:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{started.port}") as channel:
             yield GrpcClient(channel)
+
+
+class TestPrometheus(EndpointLifecycleSuite):
+    provider: ClassVar[ProviderName] = (Seam.ENDPOINT, "prometheus")
+
+    @pytest.fixture
+    def endpoint(self, broker: ScriptedBroker, tmp_path: Path) -> Endpoint:
+        settings = {"endpoint.prometheus.listen": "127.0.0.1:0"}
+        endpoint: Endpoint = create(self.provider, tmp_path, settings, broker=broker)
+        return endpoint

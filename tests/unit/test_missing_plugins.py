@@ -20,8 +20,9 @@ PLUGINS = {
     "storage_sqlite": (["--set", "storage.log=sqlite"], ['log storage is called "sqlite"']),
     "memory": (["--set", "transport=memory"], ['transport is called "memory"']),
     "authorization_policy": (["--set", "tls.client.authz.enabled=true"], ['authorizer is called "policy"']),
+    "metrics_prometheus": (["--set", "endpoints=grpc,prometheus"], ['endpoint is called "prometheus"']),
 }
-OPTIONAL = ("storage_sqlite", "memory", "authorization_policy")
+OPTIONAL = ("storage_sqlite", "memory", "authorization_policy", "metrics_prometheus")
 
 
 def installed() -> dict[str, str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from liftbridge.errors import DuplicateProvider, IncompatiblePlugin, PluginError, PluginNotFound
+from liftbridge.errors import ConfigError, DuplicateProvider, IncompatiblePlugin, PluginError, PluginNotFound
 from liftbridge.hookspecs import hookimpl
+from liftbridge.interfaces.endpoint import FOR_OPERATORS
 from liftbridge.interfaces.provider import Provider, Seam
 from liftbridge.interfaces.settings import Setting, SettingKind
 from liftbridge.plugin_manager import PROVIDER_HOOKS, PluginManager
@@ -230,3 +231,19 @@ def test_observer_that_raises_is_logged_and_counted_and_the_others_still_run(cap
     assert manager.observer_failures == {"plugin1": 2}
     assert "plugin1" in caplog.text
     assert "liftbridge_broker_stopping failed" in caplog.text
+
+
+# --- endpoints --------------------------------------------------------------------------------------------------------
+
+
+def test_clients_can_use_the_first_endpoint() -> None:
+    plugins = _manager(
+        _plugin(endpoint=lambda: [_provider("grpc"), _provider("watch", capabilities=frozenset({FOR_OPERATORS}))])
+    )
+    plugins.check_endpoints(["grpc", "watch"])
+    with pytest.raises(ConfigError, match=r"Write: endpoints = grpc, watch$"):
+        plugins.check_endpoints(["watch", "grpc"])
+    with pytest.raises(ConfigError, match=r"Write: endpoints = grpc, watch$"):
+        plugins.check_endpoints(["watch"])
+    with pytest.raises(ConfigError, match="name at least one"):
+        plugins.check_endpoints([])

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
@@ -94,6 +94,10 @@ class _Plugins:
 
     def provider(self, seam: Seam, _name: str) -> Any:
         return SimpleNamespace(create=self._create[seam])
+
+    def check_endpoints(self, names: Sequence[str]) -> None:
+        """The one that there is serves clients."""
+        assert names
 
     def notify(self, _hook: str, **_arguments: Any) -> None:
         """Nobody observes."""
