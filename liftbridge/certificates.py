@@ -27,7 +27,9 @@ def load_certificate(context: ssl.SSLContext, certificate: Path | str, key: Path
         if error.reason in _MISMATCHES:
             raise ConfigError(f"{key} is not the private key of the certificate in {certificate}") from error
         client_context(certificate)  # or is it the certificate?
-        raise ConfigError(f"{key} is damaged: no private key in PEM can be read in it ({error.reason})") from error
+        raise ConfigError(
+            f"{key} is damaged: no private key in PEM can be read in it ({error.reason or error})"
+        ) from error
 
 
 def client_context(authorities: Path | str) -> ssl.SSLContext:
@@ -44,7 +46,7 @@ def trust(context: ssl.SSLContext, authorities: Path | str) -> None:
         context.load_verify_locations(authorities)
     except ssl.SSLError as error:
         raise ConfigError(
-            f"{authorities} is damaged: no certificate in PEM can be read in it ({error.reason})"
+            f"{authorities} is damaged: no certificate in PEM can be read in it ({error.reason or error})"
         ) from error
 
 

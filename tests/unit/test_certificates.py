@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 
 from liftbridge.client import Client, Tls
 from liftbridge.errors import ConfigError
-from liftbridge_endpoint_grpc.plugin import _tls_context as server_context
+from liftbridge_endpoint_grpc.tls import TlsSettings, make_tls_context
 from liftbridge_transport_nats.credentials import connect_options
 
 
@@ -76,7 +76,7 @@ def _nats(ca: Path | None, certificate: Certificate | None) -> None:
 
 def _server(ca: Path | None, certificate: Certificate | None) -> None:
     assert certificate is not None
-    server_context(str(certificate.cert), str(certificate.key))
+    make_tls_context(TlsSettings(str(certificate.cert), str(certificate.key)))
 
 
 @pytest.mark.parametrize("use", [_client, _nats, _server])

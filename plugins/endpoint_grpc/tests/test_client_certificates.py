@@ -149,9 +149,9 @@ async def test_a_resumed_tls_session_is_the_same_clients(
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     async with serving(broker, settings) as endpoint:
         first = await asyncio.to_thread(handshake, endpoint.port, context, None)
-        names = {connection._identity for connection in endpoint.connections}
+        names = {connection._identity for connection in endpoint._connections}
         second = await asyncio.to_thread(handshake, endpoint.port, context, first.session)
-        names |= {connection._identity for connection in endpoint.connections}
+        names |= {connection._identity for connection in endpoint._connections}
         assert second.session_reused
         assert names == {"alice"}
         first.close()
@@ -194,7 +194,7 @@ def test_settings_that_do_not_go_together_are_refused(settings: TlsSettings) -> 
 def test_authorities_that_cannot_be_read_are_named(settings: TlsSettings, tmp_path: Path) -> None:
     (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     (tmp_path / "empty").touch()
-    for file, said in (("nothing", "No such file"), ("junk", "no certificates in PEM"), ("empty", "no certificates")):
+    for file, said in (("nothing", "No such file"), ("junk", "no certificate in PEM"), ("empty", "no certificate")):
         path = str(tmp_path / file)
         with pytest.raises(ConfigError, match=f"failed to load TLS client ca certificate.*{said}") as caught:
             make_tls_context(TlsSettings(settings.cert, settings.key, wants_clients=True, client_ca=path))
