@@ -10,7 +10,7 @@ from liftbridge_transport_nats import links
 _armed: set[asyncio.Protocol] = set()
 
 
-class BreakableLink(links._IncomingLink):
+class BreakableLink(links.IncomingLink):
     def data_received(self, data: bytes) -> None:
         if self in _armed:
             _armed.discard(self)
@@ -30,7 +30,7 @@ class BreakableLinks(links.DirectLinks):
 
 
 if __name__ == "__main__":
-    links._IncomingLink = BreakableLink  # type: ignore[misc]
+    links.IncomingLink = BreakableLink  # type: ignore[misc]
     from liftbridge_transport_nats import transport
 
     transport.DirectLinks = BreakableLinks  # type: ignore[misc]
