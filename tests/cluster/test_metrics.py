@@ -309,7 +309,7 @@ async def test_whatever_happens_at_the_port_publishers_are_served(watched: Watch
 
 @pytest.mark.parametrize("endpoints", ["prometheus", "prometheus, grpc"])
 def test_an_endpoint_that_clients_cannot_use_is_not_taken_for_the_first(endpoints: str, tmp_path: Path) -> None:
-    (tmp_path / "server.conf").write_text(f"endpoints = {endpoints}\n")
+    (tmp_path / "server.conf").write_text(f"endpoints = {endpoints}\ndata.dir = data\n")
     for command in (["config", "check", "server.conf"], ["serve", "--config", "server.conf"]):
         done = subprocess.run(
             [sys.executable, "-m", "liftbridge", *command],
