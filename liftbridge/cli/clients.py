@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import click
 
-from liftbridge.cli.display import printable
 from liftbridge.cli.exits import EXPECTED, Exit, complain, exit_of_client_error
 from liftbridge.cli.names import CLIENT_COMMANDS
 
@@ -61,6 +60,8 @@ def run_client_command(arguments: Sequence[str]) -> int:
         _explain(error)
         return Exit.USAGE
     except UnicodeEncodeError as error:  # bytes of an argument, which only values, keys and headers may have
+        from liftbridge.cli.display import printable  # not above: grpcio comes with it, and reads GRPC_VERBOSITY once
+
         print(f'liftbridge: "{printable(error.object)}" isn\'t UTF-8, and names have to be', file=sys.stderr)
         return Exit.USAGE
     except BrokenPipeError:
