@@ -1,6 +1,8 @@
 """Certificates and keys in PEM files, and what to say of files that aren't: the same for servers and clients."""
 
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from liftbridge.errors import ConfigError
@@ -34,19 +36,25 @@ def load_certificate(context: ssl.SSLContext, certificate: Path | str, key: Path
 
 def client_context(authorities: Path | str) -> ssl.SSLContext:
     """Trusts the certificates in the file, and nobody else. Raises ConfigError, as above."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    trust(context, authorities)
-    return context
+    with _certificates_in(authorities):
+        return ssl.create_default_context(cafile=authorities)
 
 
 def trust(context: ssl.SSLContext, authorities: Path | str) -> None:
     """The context trusts the certificates in the file, too. Raises ConfigError, as above."""
-    _require(authorities, _CERTIFICATE, "certificate")
-    try:
+    with _certificates_in(authorities):
         context.load_verify_locations(authorities)
+
+
+@contextmanager
+def _certificates_in(path: Path | str) -> Iterator[None]:
+    """Around what reads them."""
+    _require(path, _CERTIFICATE, "certificate")
+    try:
+        yield
     except ssl.SSLError as error:
         raise ConfigError(
-            f"{authorities} is damaged: no certificate in PEM can be read in it ({error.reason or error})"
+            f"{path} is damaged: no certificate in PEM can be read in it ({error.reason or error})"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Files for TLS that can't be used: which one, and what is wrong with it, wherever they are given."""
 
 import shutil
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from certificates import Certificate, make_certificate
 from cryptography.hazmat.primitives import serialization
 
+from liftbridge.certificates import client_context
 from liftbridge.client import Client, Tls
 from liftbridge.errors import ConfigError
 from liftbridge_endpoint_grpc.tls import TlsSettings, make_tls_context
@@ -125,3 +127,12 @@ def test_authorities_may_be_commented_in_any_language(good: Certificate) -> None
     shutil.copy(good.cert, good.key)
     good.cert.write_bytes("Zürich\n".encode() + good.key.read_bytes())
     _client(good.cert, None)
+
+
+def test_who_trusts_a_file_is_as_strict_as_python_is(good: Certificate) -> None:
+    mine, python = client_context(good.cert), ssl.create_default_context()
+    assert (mine.verify_flags, mine.verify_mode, mine.check_hostname) == (
+        python.verify_flags,
+        python.verify_mode,
+        python.check_hostname,
+    )

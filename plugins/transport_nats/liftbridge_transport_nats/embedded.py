@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from liftbridge.errors import ConfigError, TransportError
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +62,7 @@ class EmbeddedServer:
         """Returns when it has ended. Idempotent."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+            await end_tasks((watcher,))
         process, self._process = self._process, None
         if process is None:
             return
