@@ -172,7 +172,8 @@ class NatsTransport(Transport):
         check_literal(subject)
         connection = self._connection(echo=True)
         _check_size(len(payload), connection.client.max_payload)
-        if not connection.connected:  # nats-py would keep what it remembers of a request that its buffer can't take
+        # nats-py would keep what it remembers of a request that its buffer can't take, and tells us late that it is away.
+        if not (connection.connected and connection.client.is_connected):
             raise TransportClosed(f"request on {subject}: NATS is away")
         try:
             message = await cancellable(connection.client.request(subject, payload, timeout=timeout_s))
