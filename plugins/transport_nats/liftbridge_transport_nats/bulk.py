@@ -142,6 +142,11 @@ class _BulkReads(TcpTransport):
         return self._io_writer is not None and self._io_writer.get_extra_info("ssl_object") is not None
 
     @property
+    def closing(self) -> bool:
+        """Whether nothing can be written any more, of which nats-py hears a moment later."""
+        return self._io_writer is None or bool(self._io_writer.is_closing())
+
+    @property
     def unsent_bytes(self) -> int:
         """Bytes that the socket hasn't taken yet."""
         if self._io_writer is None:
@@ -294,7 +299,7 @@ class BulkConnection:
         """Writes what nats-py and we have pending; uvloop makes one write of all that is written in a turn of the event
         loop. While disconnected it stays, and nats-py sends it afterwards."""
         client = self._client
-        if client.is_connected and client._pending:
+        if client._pending and client.is_connected and not self._transport.closing:
             pending, client._pending = client._pending, []
             client._pending_data_size = 0
             self._transport.write(b"".join(pending))

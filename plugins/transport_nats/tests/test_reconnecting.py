@@ -18,6 +18,9 @@ from liftbridge.testing.transport_suite import Collector
 from liftbridge_transport_nats import transport as transport_module
 from liftbridge_transport_nats.transport import NatsTransport
 
+#: There is no other way yet that all supported versions of pytest-asyncio have.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy")
+
 Make = Callable[..., NatsTransport]
 
 
@@ -122,6 +125,24 @@ async def test_while_nats_is_away_publishes_wait_up_to_the_bound_and_arrive_in_o
     assert await got.wait_for(len(taken) + 1) == [*taken, b"end"]
     await a.stop()
     await proxy.stop()
+
+
+async def test_what_is_published_between_the_loss_of_the_socket_and_its_notice_arrives(
+    server: NatsProcess, make: Make
+) -> None:
+    a, b = make(server.url, "a"), make(server.url, "b")
+    await a.start()
+    await b.start()
+    got = Collector()
+    await b.subscribe("s", got)
+    changes = Changes(a)
+    assert a._main is not None
+    a._main.bulk._transport._io_writer.transport.abort()
+    assert a._main.client.is_connected, "nats-py has noticed"
+    a.publish("s", [b"at once"])
+    a.publish("s", [b"with others"], deferrable=True)
+    await changes.wait_for(True)
+    assert await got.wait_for(2) == [b"at once", b"with others"]
 
 
 async def test_a_slow_nats_fills_the_buffer_and_then_publishes_are_refused(server: NatsProcess, make: Make) -> None:
