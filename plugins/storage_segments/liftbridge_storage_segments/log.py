@@ -301,7 +301,7 @@ class SegmentedLog(PartitionLog):
         if batch.base_offset < end_offset:
             return self._split_batch(segment, position, cut_batch(batch, end_offset))
         segment.cut(position)
-        return (self._verified(segment.path),)
+        return (self._verified(segment.renamed(segment.path, self._index)),)
 
     def _split_batch(self, segment: Segment, position: int, kept: RecordBatch) -> tuple[Segment, ...]:
         """Puts ``kept`` in the place of the batch at ``position``: it is saved in a segment of its own before the
@@ -312,16 +312,16 @@ class SegmentedLog(PartitionLog):
                 self._files.remove(segment.summary_path)
             self._files.replace(path, kept.data)
         self._index.drop_from(segment.base_offset, position)
+        split = self._verified(self._segment(path))
         if position == 0:
-            return (self._verified(path),)
+            return (split,)
         segment.cut(position)
-        return self._verified(segment.path), self._verified(path)
+        return self._verified(segment.renamed(segment.path, self._index)), split
 
-    def _verified(self, path: Path) -> Segment:
-        segment = self._segment(path)
+    def _verified(self, segment: Segment) -> Segment:
         tear = scan(segment)
         if tear is not None:
-            raise LogDamaged(f"{path}: damaged at byte {tear.position}: {tear.reason}")
+            raise LogDamaged(f"{segment.path}: damaged at byte {tear.position}: {tear.reason}")
         return segment
 
     def apply_retention(self, limits: RetentionLimits, now_ns: int) -> int:

@@ -5,6 +5,8 @@ Anything else that doesn't verify is damage: it is reported and nothing is chang
 records that were acknowledged.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from liftbridge.errors import LogDamaged, ProtocolError
@@ -16,9 +18,11 @@ from liftbridge.protocol.record_batch import (
     BatchHeader,
     decode_batch,
     decode_header,
+    iter_batches,
 )
 from liftbridge_storage_segments.segment import Segment
 
+_SCAN_BYTES = 256 * 1024
 _CHUNK_BYTES = 4 * 1024 * 1024
 #: The fields of every header that never change: version, attributes (any), header length.
 _LENGTH_MARK = HEADER_BYTES.to_bytes(2, "big")
@@ -35,16 +39,30 @@ class Tear:
 def scan(segment: Segment) -> Tear | None:
     """Verifies what the segment's summary doesn't vouch for and adds it to the summary. Returns where the valid bytes
     end, if that is before the file does."""
-    size = segment.file_size()
-    while segment.size_bytes < size:
-        try:
-            batch = _read_batch(segment, segment.size_bytes, size)
-        except ProtocolError as error:
-            return Tear(segment.size_bytes, str(error))
-        if batch.base_offset < segment.end_offset or batch.end_offset <= batch.base_offset:
-            return Tear(segment.size_bytes, f"batch says offset {batch.base_offset} where {segment.end_offset} is next")
-        segment.note(batch)
+    try:
+        for batch in _unknown_batches(segment):
+            if batch.base_offset < segment.end_offset or batch.end_offset <= batch.base_offset:
+                reason = f"batch says offset {batch.base_offset} where {segment.end_offset} is next"
+                return Tear(segment.size_bytes, reason)
+            segment.note(batch)
+    except ProtocolError as error:
+        return Tear(segment.size_bytes, str(error))
     return None
+
+
+def _unknown_batches(segment: Segment) -> Iterator[RecordBatch]:
+    """The batches behind what the summary knows, each verified. Raises ProtocolError at the first thing that is none."""
+    position, size = segment.size_bytes, segment.file_size()
+    while position < size:
+        start = position
+        with suppress(ProtocolError):  # the chunk ends in the middle of a batch, or it is bad: the next turn tells
+            for batch in iter_batches(segment.read_bytes(_SCAN_BYTES, position)):
+                position += len(batch.data)
+                yield batch
+        if position == start:
+            batch = _read_batch(segment, position, size)
+            position += len(batch.data)
+            yield batch
 
 
 def verify_sealed(segment: Segment, following: Segment) -> None:

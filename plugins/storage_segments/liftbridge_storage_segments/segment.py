@@ -101,6 +101,7 @@ class Segment:
         if position >= self._indexed_bytes:
             self._index.add([IndexEntry(batch.base_offset, self.base_offset, position)])
             self._indexed_bytes = position + self._index_interval_bytes
+            self._summary.mark_if_due()
         self._summary.add(batch)
 
     def sync(self) -> None:
@@ -124,7 +125,8 @@ class Segment:
         return segment
 
     def cut(self, position: int) -> None:
-        """Drops the bytes from ``position`` on, durably. Scan the segment again: what is known may be forgotten."""
+        """Drops the bytes from ``position`` on, durably. Scan the segment again: a part of what was known is
+        forgotten, not much as a rule."""
         with storage_errors(f"{self.path}: truncate"):
             if position < self.vouched_bytes:
                 self._files.remove(self.summary_path)
@@ -133,8 +135,9 @@ class Segment:
             self._files.sync(self.path)
         self._index.drop_from(self.base_offset, position)
         if position < self.size_bytes:
-            self._summary = Summary(self.base_offset, self.base_offset)
-            self.vouched_bytes = self._indexed_bytes = 0
+            self._summary = self._summary.before(position)
+            self._indexed_bytes = 0
+            self.vouched_bytes = self.vouched_bytes if self.vouched_bytes <= position else 0
 
     def remove(self) -> None:
         """Durably, so that segments which are removed one after the other never leave a hole."""
@@ -223,8 +226,9 @@ class Segment:
         return size
 
     def end_offset_before(self, position: int) -> int:
-        """Where the batches before ``position`` end. Reads them all."""
-        walked, end_offset = 0, self.base_offset
+        """Where the batches before ``position`` end."""
+        known = self._summary.before(position)
+        walked, end_offset = known.size_bytes, known.end_offset
         while walked < position:
             data, end_offset = self.read_batches(walked, stop=_NO_STOP, max_bytes=min(_WALK_BYTES, position - walked))
             walked += len(data)

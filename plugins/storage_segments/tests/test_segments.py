@@ -1,6 +1,7 @@
 """What the segment log promises (reference: the storage page, section 14), on real files."""
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.record_batch import encode_batch, iter_batches
 from liftbridge.protocol.record_encoding import encode_records, encode_trailer
 from liftbridge_storage_lmdb.index import LmdbIndexStorage
+from liftbridge_storage_segments import summary as summary_module
 from liftbridge_storage_segments.files import Files
+from liftbridge_storage_segments.log import SegmentedLog
 from liftbridge_storage_segments.storage import SegmentStorage
 
 ID = LogId(7, 0)
@@ -211,6 +214,65 @@ def test_truncation_at_every_offset_survives_reopening(disk: Disk) -> None:
         assert reopened.end_offset == end
         assert [one.end_offset for one in read_all(reopened)][-1:] == ([end] if end else [])
         assert all(one.start_offset <= end for one in reopened.epochs)
+
+
+@pytest.mark.parametrize("reopen", [False, True], ids=["same log", "closed before"])
+def test_what_is_known_after_a_truncation_is_what_a_scan_of_everything_finds(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reopen: bool
+) -> None:
+    monkeypatch.setattr(summary_module, "_MARK_BYTES", 300)
+    one_segment = LogSettings(segment_max_bytes=1 << 20)
+    log = disk.open(one_segment)
+    while log.end_offset < 60:
+        log.append([batch(log.end_offset, 3, epoch=1 + log.end_offset // 7, time=1000 + log.end_offset)])
+    for end in (57, 53, 38, 37, 22, 21, 20, 3, 1):
+        if reopen:
+            log.close()
+            log = disk.open(one_segment)
+        log.truncate(end)
+        copy = Disk(tmp_path / f"copy{end}")
+        shutil.copytree(tmp_path / "streams", copy.path / "streams")
+        for summary in (copy.path / "streams").glob("*/*.summary"):
+            summary.unlink()
+        assert known(log) == known(copy.open(one_segment))
+        copy.crash()
+
+
+def known(log: PartitionLog) -> list[object]:
+    assert isinstance(log, SegmentedLog)
+    return [
+        (one.base_offset, one.end_offset, one.size_bytes, one.record_count, one.first_timestamp_ns,
+         one.last_timestamp_ns, one.epochs)
+        for one in log.segments
+    ]  # fmt: skip
+
+
+class CountingFiles(Files):
+    read_bytes = 0
+
+    def read(self, path: Path, size: int, position: int) -> bytes:
+        data = super().read(path, size, position)
+        self.read_bytes += len(data)
+        return data
+
+
+def test_a_truncation_reads_little_of_a_large_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each failover some replica drops records, and its event loop waits for it."""
+    monkeypatch.setattr(summary_module, "_MARK_BYTES", 10_000)
+    files = CountingFiles()
+    disk = Disk(tmp_path, files)
+    large = LogSettings(segment_max_bytes=1 << 30)
+    log = disk.open(large)
+    while log.end_offset < 9000:
+        log.append([batch(log.end_offset, 50)])
+    assert log.size_bytes > 300_000
+    for _ in range(2):
+        files.read_bytes = 0
+        log.truncate(log.end_offset - 75)
+        assert 0 < files.read_bytes < 40_000
+        log.close()
+        log = disk.open(large)
+    disk.crash()
 
 
 def test_epochs_are_kept_from_the_batches(disk: Disk) -> None:
