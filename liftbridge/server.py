@@ -175,7 +175,7 @@ class Server:
 
     async def _start_partitions(self, services: Services) -> None:
         await self._reconcile(services.assignments, services.partitions)
-        services.partitions.remove_orphans()
+        await services.partitions.remove_orphans()
         self._run_in_background(self._keep_reconciled(services.assignments, services.partitions))
 
     # --- running ------------------------------------------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 Offsets are exclusive at the end everywhere: ``end_offset`` is the offset that the next record gets.
 
-Threads: ``append``, ``truncate``, ``roll_if_due``, ``close`` and ``delete`` are called by one thread at a time (the event
-loop). ``read``, ``sync``, ``apply_retention``, ``compact``, ``offset_for_time`` and the properties may be used in other threads
-at the same moment as these and as each other, and must be safe against them.
+Threads: ``append``, ``truncate`` and ``roll_if_due`` are called by the event loop, ``close`` and ``delete`` by a worker thread
+when the event loop doesn't use the log any more. ``read``, ``sync``, ``apply_retention``, ``compact``, ``offset_for_time``
+and the properties may be used in other threads at the same moment as these and as each other, and must be safe
+against them.
 
 Errors: what the disk refuses is a :class:`~liftbridge.errors.StorageError` (:class:`~liftbridge.errors.DiskFull` for want of
 room), from any method that touches the disk.
@@ -218,8 +219,8 @@ class PartitionLog(ABC):
 
 
 class LogStorage(ABC):
-    """Opens the logs of one server. Its methods block on the disk and are called by one thread at a time. A log that was
-    closed or deleted is let go."""
+    """Opens the logs of one server. Its methods block on the disk; one worker thread calls them, while other threads use
+    the logs that are open. A log that was closed or deleted is let go."""
 
     @abstractmethod
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:

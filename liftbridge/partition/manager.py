@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, Unavailable
@@ -26,6 +28,7 @@ from liftbridge.partition.replication.fetching import FollowedPartition
 from liftbridge.partition.roles import FollowerRole, LeaderRole, Listener, PausedRole, Role, Roles
 from liftbridge.partition.troubles import Trouble, TroubleKind, Troubles
 from liftbridge.partition.waiting_room import Intake
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,9 @@ _SYNC_THREADS = 4
 #: How long publishers wait for the next leader, before the present one goes on.
 HAND_OVER_S = 2.0
 NO_FIGURES = PartitionFigures()
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -132,6 +138,11 @@ class PartitionManager:
         self._troubles = troubles or Troubles()
         self._partitions: dict[tuple[str, int], LocalPartition] = {}
         self._sync_executor = ThreadPoolExecutor(_SYNC_THREADS, "liftbridge-sync")
+        #: Opening may scan a whole segment, and heartbeats must not wait for it. One thread: the storage wants no more.
+        self._storage_executor = ThreadPoolExecutor(1, "liftbridge-storage")
+        #: Held while partitions change.
+        self._changing = asyncio.Lock()
+        self._renewals: set[asyncio.Task[None]] = set()
         self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id, wake)
         self._changed = asyncio.Condition()
         self._reconciled_index = 0
@@ -193,14 +204,8 @@ class PartitionManager:
     async def reconcile(self, assignments: Iterable[Assignment], index: int = 0) -> None:
         """Makes the running partitions what the assignments say, which are those of metadata at ``index``. One call at a
         time."""
-        wanted = {(one.key.stream, one.key.partition): one for one in assignments}
-        for name, local in list(self._partitions.items()):
-            target = wanted.get(name)
-            if target is None or target.key != local.assignment.key:
-                await self._delete(name, local)
-        for name, target in wanted.items():
-            local = self._partitions.setdefault(name, LocalPartition(target))
-            await self._follow(local, target)
+        async with self._changing:
+            await self._make_run({(one.key.stream, one.key.partition): one for one in assignments})
         self.version += 1
         self._reconciled_index = index
         self.roles_changed.set()
@@ -209,13 +214,33 @@ class PartitionManager:
         async with self._changed:
             self._changed.notify_all()
 
-    def remove_orphans(self) -> None:
+    async def _make_run(self, wanted: dict[tuple[str, int], Assignment]) -> None:
+        for name, local in list(self._partitions.items()):
+            target = wanted.get(name)
+            if target is None or target.key != local.assignment.key:
+                await self._delete(name, local)
+        for name, target in wanted.items():
+            local = self._partitions.setdefault(name, LocalPartition(target))
+            await self._follow(local, target)
+
+    async def remove_orphans(self) -> None:
         """Removes logs on disk whose streams are gone. For once after the first reconcile that knows all streams."""
-        known = {local.assignment.key.log_id for local in self}
-        for log_id in self._storage.list_logs():
-            if log_id not in known:
-                logger.info("removing the log of deleted stream %d, partition %d", log_id.stream_id, log_id.partition)
-                self._storage.remove(log_id)
+        async with self._changing:
+            known = {local.assignment.key.log_id for local in self}
+            for log_id in await self._on_disk(self._storage.list_logs):
+                if log_id not in known:
+                    logger.info("removing the log of deleted stream %d, partition %d", *log_id)
+                    await self._remove(log_id, partial(self._storage.remove, log_id))
+
+    async def _remove(self, log_id: LogId, remove: Callable[[], None]) -> None:
+        """What can't be removed is an orphan: the next start tries again."""
+        try:
+            await self._on_disk(remove)
+        except StorageError as error:
+            logger.error("stream %d, partition %d was deleted, and its log is still there: %s", *log_id, error)
+
+    async def _on_disk(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._storage_executor, partial(work, *args, **kwargs))
 
     async def _follow(self, local: LocalPartition, target: Assignment) -> None:
         local.assignment = target
@@ -230,8 +255,7 @@ class PartitionManager:
 
     async def _change_role(self, local: LocalPartition, target: Assignment) -> None:
         if local.partition is None:
-            self._open(local)
-            await asyncio.sleep(0)  # opening waits for the disk, and heartbeats must not wait for a thousand openings
+            await self._open(local)
         if local.partition is None:
             await self._finish(local)
             return
@@ -247,24 +271,28 @@ class PartitionManager:
 
     def _start_following(self, local: LocalPartition, target: Assignment, partition: Partition) -> None:
         def begin_anew(followed: FollowedPartition) -> None:
-            asyncio.get_running_loop().call_soon(self._begin_anew, local, followed)
+            renewal = asyncio.get_running_loop().create_task(self._begin_anew(local, followed))
+            self._renewals.add(renewal)
+            renewal.add_done_callback(self._renewals.discard)
 
         local.change_role(self._roles.follow(target, partition, begin_anew))
 
-    def _begin_anew(self, local: LocalPartition, followed: FollowedPartition) -> None:
+    async def _begin_anew(self, local: LocalPartition, followed: FollowedPartition) -> None:
         """Puts a new log in the place of one that holds nothing and that the leader can't continue."""
-        role, partition = local.role, local.partition
-        if partition is None or not isinstance(role, FollowerRole) or role.followed is not followed:
-            return
-        logger.warning("%s: the leader ends below what retention removed here; beginning anew", local.assignment.key)
-        local.change_role(None)
-        self._roles.give_up(role)
-        partition.end(Unavailable("this replica begins anew"))
-        partition.log.delete()
-        self._forget(local)
-        self._open(local)
-        if local.partition is not None:
-            self._start_following(local, local.assignment, local.partition)
+        async with self._changing:
+            role, partition = local.role, local.partition
+            if partition is None or not isinstance(role, FollowerRole) or role.followed is not followed:
+                return
+            key = local.assignment.key
+            logger.warning("%s: the leader ends below what retention removed here; beginning anew", key)
+            local.change_role(None)
+            self._roles.give_up(role)
+            partition.end(Unavailable("this replica begins anew"))
+            self._forget(local)
+            await self._remove(key.log_id, partition.log.delete)
+            await self._open(local)
+            if local.partition is not None:
+                self._start_following(local, local.assignment, local.partition)
 
     async def _lead(self, local: LocalPartition, target: Assignment, partition: Partition) -> None:
         """What is published from the end of the old role to the beginning of the new one waits in a room."""
@@ -293,19 +321,19 @@ class PartitionManager:
         if before is not None:
             await self._roles.finish(before)
         if local.partition is not None:
-            local.last_figures = local.partition.figures()
-            _close(local.partition)
+            local.last_figures, partition = local.partition.figures(), local.partition
             self._forget(local)
+            await self._close(partition)
 
     def _forget(self, local: LocalPartition) -> None:
         """Its log is closed: what comes of it is new."""
         local.partition = None
         self._troubles.remove(local.assignment.key.log_id)
 
-    def _open(self, local: LocalPartition) -> None:
+    async def _open(self, local: LocalPartition) -> None:
         assignment = local.assignment
         try:
-            log = self._storage.open(assignment.key.log_id, assignment.log_settings)
+            log = await self._on_disk(self._storage.open, assignment.key.log_id, assignment.log_settings)
             if assignment.encrypted:
                 key_bytes = assignment.log_settings.segment_max_bytes
                 log = encrypted(log, self._keys, assignment.key.log_id, key_bytes=key_bytes)
@@ -330,12 +358,13 @@ class PartitionManager:
     async def _delete(self, name: tuple[str, int], local: LocalPartition) -> None:
         del self._partitions[name]
         await self._finish(local)
-        if local.partition is not None:
-            local.partition.end(LogDeleted("commit log was deleted"))
-            local.partition.log.delete()
+        log_id, partition = local.assignment.key.log_id, local.partition
+        if partition is None:
+            await self._remove(log_id, partial(self._storage.remove, log_id))
         else:
-            self._storage.remove(local.assignment.key.log_id)
-        self._troubles.remove(local.assignment.key.log_id)
+            partition.end(LogDeleted("commit log was deleted"))
+            await self._remove(log_id, partition.log.delete)
+        self._troubles.remove(log_id)
 
     # --- handing over -------------------------------------------------------------------------------------------------
 
@@ -378,17 +407,18 @@ class PartitionManager:
 
     async def close(self) -> None:
         """Ends all roles, ends the readers and closes every log cleanly."""
+        await end_tasks(self._renewals)
         for local in self._partitions.values():
             await self._finish(local)
             if local.partition is not None:
-                _close(local.partition)
+                await self._close(local.partition)
         self._partitions.clear()
         self._sync_executor.shutdown()
+        self._storage_executor.shutdown()
 
-
-def _close(partition: Partition) -> None:
-    partition.end(LogClosed("commit log was closed"))
-    try:
-        partition.log.close()
-    except LiftbridgeError as error:
-        logger.error("%s: didn't close cleanly: %s", partition.key, error)
+    async def _close(self, partition: Partition) -> None:
+        partition.end(LogClosed("commit log was closed"))
+        try:
+            await self._on_disk(partition.log.close)
+        except LiftbridgeError as error:
+            logger.error("%s: didn't close cleanly: %s", partition.key, error)

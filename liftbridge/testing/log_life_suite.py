@@ -4,7 +4,8 @@ and listing. Subclass :class:`~liftbridge.testing.log_suite.LogStorageSuite`, wh
 import gc
 import weakref
 from collections.abc import Callable
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, pairwise
 
 import pytest
 
@@ -48,6 +49,35 @@ class LogLifeSuite(OpeningStorage):
     def test_sync_returns_the_end_that_it_covers(self, log: PartitionLog) -> None:
         fill(log, 10)
         assert log.sync() == 20
+
+    def test_other_logs_are_used_while_logs_are_opened_closed_and_deleted_in_another_thread(
+        self, storage: LogStorage
+    ) -> None:
+        log = storage.open(LOG, SMALL_SEGMENTS)
+
+        def come_and_go() -> list[LogId]:
+            for number in range(20):
+                other = LogId(LOG.stream_id + 1, number)
+                for _ in range(2):
+                    opened = storage.open(other, SMALL_SEGMENTS)
+                    fill(opened, 3)
+                    opened.close()
+                if number % 2:
+                    storage.open(other, SMALL_SEGMENTS).delete()
+                else:
+                    storage.remove(other)
+            return list(storage.list_logs())
+
+        with ThreadPoolExecutor(1) as pool:
+            coming_and_going = pool.submit(come_and_go)
+            for turn in count():
+                log.append([make_batch(log.end_offset)])
+                if turn % 100 == 99:
+                    log.truncate(40)
+                if coming_and_going.done():
+                    break
+            assert coming_and_going.result() == [LOG]
+        assert len(read_all(log)) == log.end_offset
 
     def test_a_log_that_is_opened_again_is_the_same(self, open_storage: OpenStorage) -> None:
         storage = open_storage()

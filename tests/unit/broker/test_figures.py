@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from metadata_states import States
+from partition_managers import assignment, partition_manager
 
 from liftbridge.broker.figures import FiguresSource, cluster_figures
-from liftbridge.clock import SystemClock
 from liftbridge.cursors import Cursor, Cursors
 from liftbridge.errors import LogDamaged
 from liftbridge.interfaces.consensus import ConsensusStatus
@@ -27,13 +27,8 @@ from liftbridge.interfaces.transport import Delivery
 from liftbridge.metadata.commands import JoinGroup
 from liftbridge.metadata.known_servers import KnownServers
 from liftbridge.metadata.model import ServerStatus
-from liftbridge.partition.assignment import Assignment, RetentionSettings
-from liftbridge.partition.leader import LeaderSettings
-from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.outcome import Outcome
-from liftbridge.partition.partition import PartitionKey
 from liftbridge.partition.pending import ACK_ALL, ACK_LEADER, PendingRun
-from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.protocol.record_encoding import encode_value
 from liftbridge.testing.memory_log import MemoryLogStorage
 from liftbridge.testing.memory_transport import MemoryNetwork, MemoryTransport
@@ -54,29 +49,13 @@ async def _nothing() -> None:
     pass
 
 
-class NoController:
-    """Nobody asks for anything here."""
-
-    async def change_isr(self, *_: object, **__: object) -> bool:
-        return False
-
-    async def suspect_leader(self, *_: object, **__: object) -> bool:
-        return False
-
-
 class Server:
     """Server "a" with partitions in memory."""
 
     def __init__(self) -> None:
         self.states = States()
         self.transport = MemoryTransport(MemoryNetwork(), "a")
-        clock, servers = SystemClock(), KnownServers(self.states.state)
-        self.exchange = ReplicationExchange(
-            self.transport, clock, NoController(), servers, namespace="n", server_id="a", incarnation="a-1"
-        )
-        self.partitions = PartitionManager(
-            _OneLogIsDamaged(), self.transport, clock, self.exchange, servers, server_id="a"
-        )
+        self.partitions = partition_manager(_OneLogIsDamaged(), self.transport, KnownServers(self.states.state))
         self.cursors = Cursors(self.states.state, self.partitions, server_id="a", catch_up=_nothing, expected=False)
         self.source = FiguresSource(
             self.states.state,
@@ -102,24 +81,6 @@ class Server:
 
     def replica(self, stream: str) -> ReplicaFigures:
         return next(one for one in self.source.replicas() if one.stream == stream)
-
-
-def assignment(stream: str, stream_id: int, *, leader: str = "a", replicas: str = "a", min_isr: int = 1) -> Assignment:
-    return Assignment(
-        key=PartitionKey(stream, 0, stream_id),
-        base_subject=stream,
-        subject=stream,
-        group="",
-        replicas=tuple(replicas),
-        isr=tuple(replicas),
-        leader=leader,
-        leader_epoch=1,
-        partition_epoch=1,
-        leads=leader == "a",
-        leader_settings=LeaderSettings(min_isr=min_isr, max_message_bytes=100),
-        log_settings=LogSettings(),
-        retention=RetentionSettings(0, 0, 0, 1),
-    )
 
 
 @pytest.fixture
