@@ -54,6 +54,7 @@ from liftbridge.metadata.known_servers import KnownServers
 from liftbridge.metadata.resuming import Resumer
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.auto_pause import AutoPauser
+from liftbridge.partition.checkpoints import Checkpoints
 from liftbridge.partition.cleaner import Cleaner
 from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.replication.exchange import ReplicationExchange
@@ -240,6 +241,7 @@ def make_services(setup: Setup, parts: Parts, node: ClusterNode) -> Services:
     cursors = _make_cursors(setup, partitions, controller)
     background: list[Background] = [
         Cleaner(partitions, setup.clock),
+        Checkpoints(partitions),
         AutoPauser(partitions, setup.clock, controller.pause_idle),
         RoomWatch(partitions, setup.troubles),
         coordinator,

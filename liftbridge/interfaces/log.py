@@ -3,8 +3,8 @@
 Offsets are exclusive at the end everywhere: ``end_offset`` is the offset that the next record gets.
 
 Threads: ``append``, ``truncate`` and ``roll_if_due`` are called by the event loop, ``close`` and ``delete`` by a worker thread
-when the event loop doesn't use the log any more. ``read``, ``sync``, ``apply_retention``, ``compact``, ``offset_for_time``
-and the properties may be used in other threads at the same moment as these and as each other, and must be safe
+when the event loop doesn't use the log any more. ``read``, ``sync``, ``checkpoint``, ``apply_retention``, ``compact``,
+``offset_for_time`` and the properties may be used in other threads at the same moment as these and as each other, and must be safe
 against them.
 
 Errors: what the disk refuses is a :class:`~liftbridge.errors.StorageError` (:class:`~liftbridge.errors.DiskFull` for want of
@@ -166,6 +166,13 @@ class PartitionLog(ABC):
 
         Blocks on the disk, so the kernel calls it in a worker thread. After a StorageError the log refuses appends with
         another one, because nobody can know what the disk kept; reading goes on.
+        """
+
+    def checkpoint(self) -> None:  # noqa: B027  (optional on purpose)
+        """Sees to it that an opening after a kill or a loss of power has little to check. The kernel calls it now and
+        then, in a worker thread, for logs that grew; whether enough came to be worth a sync is for the storage to
+        say. After a StorageError as after one of ``sync``. Optional: a storage whose openings never check much has
+        nothing to do.
         """
 
     @abstractmethod

@@ -228,6 +228,9 @@ class EncryptedLog(PartitionLog):
     def sync(self) -> int:
         return self._log.sync()
 
+    def checkpoint(self) -> None:
+        self._log.checkpoint()
+
     def truncate(self, end_offset: int) -> None:
         self._log.truncate(end_offset)
 

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, Unavailable
 from liftbridge.interfaces.keys import KeyRing
-from liftbridge.interfaces.log import LogId, LogStorage
+from liftbridge.interfaces.log import LogId, LogStorage, PartitionLog
 from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.encryption import encrypted
@@ -333,16 +333,20 @@ class PartitionManager:
     async def _open(self, local: LocalPartition) -> None:
         assignment = local.assignment
         try:
-            log = await self._on_disk(self._storage.open, assignment.key.log_id, assignment.log_settings)
-            if assignment.encrypted:
-                key_bytes = assignment.log_settings.segment_max_bytes
-                log = encrypted(log, self._keys, assignment.key.log_id, key_bytes=key_bytes)
+            log = await self._on_disk(self._open_log, assignment)
         except StorageError as error:
             local.damage = str(error)
             self._troubles.add(Trouble(assignment.key.log_id, TroubleKind.CANNOT_OPEN, local.damage))
             logger.error("%s is offline: %s", assignment.key, error)
             return
         local.partition = Partition(assignment.key, log, assignment.subject, self._troubles)
+
+    def _open_log(self, assignment: Assignment) -> PartitionLog:
+        log_id, settings = assignment.key.log_id, assignment.log_settings
+        log = self._storage.open(log_id, settings)
+        if not assignment.encrypted:
+            return log
+        return encrypted(log, self._keys, log_id, key_bytes=settings.segment_max_bytes)
 
     async def _stop_listening(self, local: LocalPartition) -> None:
         listener, local.listener = local.listener, None

@@ -36,6 +36,8 @@ BASE_OFFSET = struct.Struct(">Q")
 BASE_OFFSET_POSITION = 16
 #: How many readers' places are remembered, so that a reader that goes on needs no lookup.
 _REMEMBERED_PLACES = 64
+#: An opening after a kill scans about so much, and what came in the time between two calls of ``checkpoint``.
+_CHECKPOINT_BYTES = 16 * 1024 * 1024
 
 
 class SegmentedLog(PartitionLog):
@@ -172,7 +174,8 @@ class SegmentedLog(PartitionLog):
         except StorageError as error:
             self._refuse_appends(segment, error)
             raise
-        segment.seal()
+        with self._lock:
+            segment.seal()
 
     def roll_if_due(self, now_ns: int) -> bool:
         self._raise_if_unusable()
@@ -194,6 +197,18 @@ class SegmentedLog(PartitionLog):
                 return self.sync()
             raise
         return end_offset
+
+    def checkpoint(self) -> None:
+        self._raise_if_unusable()
+        segment = self._segments.active
+        summary = segment.last_mark()
+        if summary.size_bytes - segment.vouched_bytes < _CHECKPOINT_BYTES:
+            return
+        self.sync()
+        with self._lock:
+            self._raise_if_unusable()
+            if segment in self._segments.all and summary.size_bytes > segment.vouched_bytes:
+                segment.vouch(summary)
 
     def _refuse_appends(self, segment: Segment, error: StorageError) -> None:
         """After a failed sync, unless a truncation or deletion took the file away meanwhile: the disk did nothing wrong

@@ -108,11 +108,19 @@ class Segment:
         with storage_errors(f"{self.path}: sync"):
             self._files.sync(self.path)
 
-    def seal(self) -> None:
-        """Says beside the file that all of it can be relied on. It must have been synced."""
+    def last_mark(self) -> Summary:
+        """What was known a moment ago; unlike what is known now, it doesn't change while somebody appends."""
+        return self._summary.before(self.size_bytes)
+
+    def vouch(self, summary: Summary) -> None:
+        """Says beside the file that the bytes which the summary is of can be relied on. They must have been synced."""
         with storage_errors(f"{self.summary_path}: write"):
-            self._files.replace(self.summary_path, self._summary.encode())
-        self.vouched_bytes = self.size_bytes
+            self._files.replace(self.summary_path, summary.encode())
+        self.vouched_bytes = summary.size_bytes
+
+    def seal(self) -> None:
+        """Vouches for all of the file, which must have been synced."""
+        self.vouch(self._summary)
 
     def mark_compacted(self) -> None:
         """Remembers it as long as nothing is appended; ``seal`` makes that last."""

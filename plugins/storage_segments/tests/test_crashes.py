@@ -20,6 +20,8 @@ from liftbridge.testing.faults import Crash, FaultyOs
 from liftbridge.testing.log_suite import EVERYTHING, fill, limits, read_all
 from liftbridge.testing.memory_index import MemoryIndexStorage
 from liftbridge_storage_segments import files as files_module
+from liftbridge_storage_segments import log as log_module
+from liftbridge_storage_segments import summary as summary_module
 from liftbridge_storage_segments.segment import SUMMARY_SUFFIX
 from liftbridge_storage_segments.storage import SegmentStorage
 
@@ -37,6 +39,12 @@ def opened(directory: Path, settings: LogSettings) -> Iterator[PartitionLog]:
     finally:
         storage._logs.clear()
         storage.close()
+
+
+@pytest.fixture(autouse=True)
+def _frequent_marks_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary_module, "_MARK_BYTES", 100)
+    monkeypatch.setattr(log_module, "_CHECKPOINT_BYTES", 100)
 
 
 def segments(directory: Path) -> list[Path]:
@@ -64,6 +72,8 @@ STEPS = [
     Step("roll by age", lambda log: log.roll_if_due(1 << 60)),
     Step("append after the roll by age", lambda log: log.append([make_batch(log.end_offset, 6)])),
     Step("sync", lambda log: log.sync()),
+    Step("append before the checkpoint", lambda log: log.append([make_batch(log.end_offset, 3)])),
+    Step("checkpoint", lambda log: log.checkpoint()),
     Step("truncate inside the first batch of a segment", lambda log: log.truncate(log.end_offset - 2)),
     Step("truncate at the edge of a batch", lambda log: log.truncate(15)),
     Step("truncate inside a batch", lambda log: log.truncate(10)),

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from liftbridge.interfaces.records import RecordBatch
 from liftbridge.protocol.record_batch import encode_batch, iter_batches
 from liftbridge.protocol.record_encoding import encode_records, encode_trailer
 from liftbridge_storage_lmdb.index import LmdbIndexStorage
+from liftbridge_storage_segments import log as log_module
 from liftbridge_storage_segments import summary as summary_module
 from liftbridge_storage_segments.files import Files
 from liftbridge_storage_segments.log import SegmentedLog
@@ -272,6 +274,56 @@ def test_a_truncation_reads_little_of_a_large_segment(tmp_path: Path, monkeypatc
         assert 0 < files.read_bytes < 40_000
         log.close()
         log = disk.open(large)
+    disk.crash()
+
+
+def test_after_a_checkpoint_a_crash_leaves_little_to_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary_module, "_MARK_BYTES", 10_000)
+    monkeypatch.setattr(log_module, "_CHECKPOINT_BYTES", 100_000)
+    files = CountingFiles()
+    disk = Disk(tmp_path, files)
+    large = LogSettings(segment_max_bytes=1 << 30)
+    log = disk.open(large)
+    while log.end_offset < 9000:
+        log.append([batch(log.end_offset, 50)])
+        log.checkpoint()
+    before = known(log)
+    files.read_bytes = 0
+    log = disk.open(large)
+    assert 0 < files.read_bytes < 140_000
+    assert known(log) == before
+    assert [one.base_offset for one in read_all(log)] == list(range(0, 9000, 50))
+    disk.crash()
+
+
+def test_checkpoints_meet_appends_rolls_truncations_and_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary_module, "_MARK_BYTES", 100)
+    monkeypatch.setattr(log_module, "_CHECKPOINT_BYTES", 200)
+    disk = Disk(tmp_path)
+    log = disk.open(LogSettings(segment_max_bytes=2000))
+
+    def checkpoint_on_and_on() -> None:
+        with pytest.raises(LogClosed):
+            while True:
+                log.checkpoint()
+
+    with ThreadPoolExecutor(1) as pool:
+        checkpoints = pool.submit(checkpoint_on_and_on)
+        for turn in range(300):
+            for _ in range(5):
+                log.append([batch(log.end_offset, 3)])
+            log.truncate(log.end_offset - turn % 14)
+            if turn % 10 == 9:
+                expected = known(log)
+                log.close()
+                checkpoints.result(timeout=10)
+                log = disk.open(LogSettings(segment_max_bytes=2000))
+                assert known(log) == expected
+                checkpoints = pool.submit(checkpoint_on_and_on)
+        log.close()
+        checkpoints.result(timeout=10)
     disk.crash()
 
 
