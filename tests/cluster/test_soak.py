@@ -25,7 +25,7 @@ from liftbridge.protocol.generated import api_pb2 as api
 SOAK_S = float(os.environ.get("LIFTBRIDGE_TEST_SOAK_S", "15"))
 SEED = int(os.environ.get("LIFTBRIDGE_TEST_SOAK_SEED", "0")) or random.randrange(1, 1 << 31)
 SERVERS = ("a", "b", "c")
-STREAM, PARTITIONS, PUBLISHERS = "soak", 3, 2
+STREAM, PARTITIONS = "soak", 3
 FREEZE_S = 3.0
 ACTIONS = (
     *("kill leader", "kill metadata leader", "kill both leaders", "kill follower", "kill all"),
@@ -63,10 +63,8 @@ async def test_nothing_acked_is_lost_whoever_dies(cluster: ClusterProcesses) -> 
     cluster.call("a", "CreateStream", name=STREAM, subject=STREAM, replicationFactor=3, partitions=PARTITIONS)
     soak = Soak(cluster, STREAM, PARTITIONS)
     publishers = [
-        asyncio.create_task(
-            soak.publish(f"publisher{number}", partition, random.Random(f"{SEED}-{number}-{partition}"))
-        )
-        for number in range(PUBLISHERS)
+        asyncio.create_task(soak.publish(server_id, partition))
+        for server_id in SERVERS
         for partition in range(PARTITIONS)
     ]
     readers = [asyncio.create_task(soak.read("reader", partition)) for partition in range(PARTITIONS)]
@@ -253,8 +251,7 @@ async def test_rolling_restart_under_load_refuses_nothing_for_good(cluster: Clus
     cluster.call("a", "CreateStream", name=STREAM, subject=STREAM, replicationFactor=3, partitions=PARTITIONS)
     soak = Soak(cluster, STREAM, PARTITIONS)
     publishers = [
-        asyncio.create_task(soak.publish(f"publisher{partition}", partition, random.Random(partition)))
-        for partition in range(PARTITIONS)
+        asyncio.create_task(soak.publish(server_id, partition)) for partition, server_id in enumerate(SERVERS)
     ]
     try:
         for server_id in SERVERS:
@@ -276,8 +273,8 @@ async def test_moving_leaders_under_load_costs_no_publisher_an_error(cluster: Cl
     cluster.call("a", "CreateStream", name=STREAM, subject=STREAM, replicationFactor=3, partitions=PARTITIONS)
     soak = Soak(cluster, STREAM, PARTITIONS)
     publishers = [
-        asyncio.create_task(soak.publish(f"publisher{number}-{partition}", partition, random.Random(number)))
-        for number in range(PUBLISHERS)
+        asyncio.create_task(soak.publish(server_id, partition))
+        for server_id in SERVERS
         for partition in range(PARTITIONS)
     ]
     try:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import random
 import signal
 import time
 from bisect import bisect_right
@@ -51,19 +50,20 @@ class Soak:
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
-    async def publish(self, publisher: str, partition: int, random_: random.Random) -> None:
-        """Publishes through one server after the other until the soak stops; each value once."""
-        values = (b"%s-%d-%d" % (publisher.encode(), partition, number) for number in count())
+    async def publish(self, server_id: str, partition: int) -> None:
+        """Publishes through one server, again and again, until the soak stops; each value once. With a publisher for
+        each server, the time without acks is the cluster's doing, not that of a publisher whose server is frozen."""
+        server, publisher = self.cluster.servers[server_id], f"through {server_id}"
+        values = (b"%s-%d-%d" % (server_id.encode(), partition, number) for number in count())
         for session in count():
             if self.stopping:
                 return
-            server = random_.choice(list(self.cluster.servers.values()))
             attempted = self.histories[partition].attempted.setdefault(f"{publisher}, session {session}", [])
             try:
                 async with ApiClient(server.address) as client:
                     await self._publish_session(client, partition, values, attempted)
             except (grpc.RpcError, asyncio.InvalidStateError) as error:
-                logger.debug("%s: session through %s ended: %s", publisher, server.server_id, error)
+                logger.debug("%s: session ended: %s", publisher, error)
                 await asyncio.sleep(0.05)
 
     async def _publish_session(
