@@ -165,6 +165,8 @@ class SegmentedLog(PartitionLog):
         with storage_errors(f"{self._directory}: new segment"):
             segment = self._new_segment(active.end_offset)
         with self._lock:
+            for older in self._segments.all[-2:-1]:  # what was sealed just now may still be truncated
+                older.forget_marks()
             self._segments = Segments((*self._segments.all, segment))
         return segment
 
@@ -411,6 +413,7 @@ class SegmentedLog(PartitionLog):
             self._segments = Segments((*before, replacement, *after))
             self._places = {}
             replacement.seal()
+            replacement.forget_marks()
 
     def mark_compacted(self, segment: Segment, *, truncations: int) -> None:
         with self._lock:
@@ -440,7 +443,7 @@ class SegmentedLog(PartitionLog):
         active = self._segments.all[-1]
         if usable and active.size_bytes > active.vouched_bytes:
             active.sync()
-            active.seal()
+            active.seal(may_grow=True)
         for segment in self._segments.all:
             self._files.forget(segment.path)
 

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from liftbridge.errors import LogDamaged, ProtocolError
@@ -118,9 +119,13 @@ class Segment:
             self._files.replace(self.summary_path, summary.encode())
         self.vouched_bytes = summary.size_bytes
 
-    def seal(self) -> None:
-        """Vouches for all of the file, which must have been synced."""
-        self.vouch(self._summary)
+    def seal(self, *, may_grow: bool = False) -> None:
+        """Vouches for all of the file, which must have been synced. The marks are saved only where a truncation is
+        likely: there are too many for each segment of a large log."""
+        self.vouch(self._summary if may_grow else replace(self._summary, marks=[]))
+
+    def forget_marks(self) -> None:
+        self._summary.marks = []
 
     def mark_compacted(self) -> None:
         """Remembers it as long as nothing is appended; ``seal`` makes that last."""

@@ -277,6 +277,22 @@ def test_a_truncation_reads_little_of_a_large_segment(tmp_path: Path, monkeypatc
     disk.crash()
 
 
+def test_marks_are_kept_only_where_a_truncation_is_likely(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary_module, "_MARK_BYTES", 300)
+    log = disk.open(SMALL)
+
+    def counts() -> list[int]:
+        assert isinstance(log, SegmentedLog)
+        return [len(one._summary.marks) for one in log.segments]
+
+    while len(disk.segments()) < 4 or counts()[-1] == 0:
+        log.append([batch(log.end_offset)])
+    assert [bool(count) for count in counts()] == [False, False, True, True]
+    log.close()
+    log = disk.open(SMALL)
+    assert [bool(count) for count in counts()] == [False, False, False, True]
+
+
 def test_after_a_checkpoint_a_crash_leaves_little_to_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summary_module, "_MARK_BYTES", 10_000)
     monkeypatch.setattr(log_module, "_CHECKPOINT_BYTES", 100_000)
