@@ -15,6 +15,7 @@ from liftbridge.cli.streams import stream_argument
 from liftbridge.cli.values import HEADER, MESSAGE_SIZE, OFFSET, PARTITION, argument_bytes
 from liftbridge.client import Ack, AckPolicy, Client, KeyPartitioner, Partitioner, Publisher, RoundRobinPartitioner
 from liftbridge.errors import RequestError
+from liftbridge.tasks import end_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,14 +205,11 @@ class _Run:
         listener = asyncio.create_task(self._listen(printer, sender))
         try:
             await asyncio.wait((sender, listener), return_when=asyncio.FIRST_COMPLETED)
-            if not sender.done():
-                sender.cancel()  # the listener ended first: it can't print
-            await asyncio.gather(sender, return_exceptions=True)
+            await end_tasks([sender])  # it is done, unless the listener ended first: that can't print
             self._sent.put_nowait(None)
             await listener
         finally:
-            sender.cancel()
-            listener.cancel()
+            await end_tasks([sender, listener])
         if self._failed is not None:
             raise self._failed
         sender.result()

@@ -14,6 +14,7 @@ from liftbridge.cli.streams import stream_argument
 from liftbridge.cli.values import COUNT, PARTITION, START, STOP
 from liftbridge.client import Client, Message, StartAt, StopAt, Subscription
 from liftbridge.errors import InvalidRequest, LiftbridgeError
+from liftbridge.tasks import end_tasks
 
 #: Messages that wait to be printed.
 _AHEAD = 1000
@@ -146,9 +147,7 @@ async def merged(subscriptions: Sequence[Subscription], *, until_latest: bool) -
         try:
             yield _take(waiting, len(tasks))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
 
 async def _forward(subscription: Subscription, waiting: "asyncio.Queue[Message | LiftbridgeError | None]") -> None:

@@ -18,6 +18,7 @@ from liftbridge.client.trouble import Trouble
 from liftbridge.client.turns import Turns
 from liftbridge.errors import InvalidRequest, LiftbridgeError, PermissionDenied, RequestError, Unimplemented
 from liftbridge.protocol.generated import api_pb2 as api
+from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +122,7 @@ class Consumer:
 
     async def __aexit__(self, *error: object) -> None:
         """Commits what was processed, and leaves the group, as far as servers answer."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._stop_reading(list(self._readers))
         try:
             await self._membership.leave()
@@ -197,12 +196,9 @@ class Consumer:
 
     async def _stop_reading(self, places: list[_Place]) -> None:
         readers = [self._readers.pop(place) for place in places]
-        tasks = [reader.task for reader in readers if reader.task is not None]
         for reader in readers:
             reader.ended.set()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(reader.task for reader in readers if reader.task is not None)
         await asyncio.gather(*map(self._last_checkpoint, places, readers))
 
     async def _last_checkpoint(self, place: _Place, reader: _Reader) -> None:

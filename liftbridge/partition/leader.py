@@ -24,7 +24,7 @@ from liftbridge.partition.partition import Partition
 from liftbridge.partition.pending import ACK_ALL, ANY_OFFSET, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.partition.replication.leading import LeaderReplication
-from liftbridge.protocol.record_batch import HEADER_BYTES, encode_batch
+from liftbridge.protocol.record_batch import encode_batch
 from liftbridge.protocol.record_encoding import encode_record, encode_records, encode_trailer
 
 logger = logging.getLogger(__name__)
@@ -407,9 +407,3 @@ class PartitionLeader:
         if self._sync_task is not None and self._unsynced:
             await asyncio.gather(self._sync_task, return_exceptions=True)
         self.step_down()
-
-
-def record_overhead_bytes(stream: str, subject: str, reply: str = "") -> int:
-    """About what a record takes beside the publisher's own bytes, for sizing."""
-    trailer = encode_trailer(timestamp_ns=1 << 60, stream=stream, partition=1, subject=subject, reply=reply)
-    return HEADER_BYTES + len(trailer)
