@@ -1,7 +1,5 @@
 """The stable store: one LMDB environment with every sync on."""
 
-import fcntl
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +8,7 @@ from pathlib import Path
 import lmdb
 
 from liftbridge.errors import DiskFull, StorageError
+from liftbridge.held_directory import HeldDirectory, sync_directory
 from liftbridge.interfaces.stable import StableStore
 
 
@@ -21,7 +20,8 @@ class LmdbStableStore(StableStore):
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._environment: lmdb.Environment | None = None
-        self._lock_descriptor: int | None = None
+        #: LMDB would let several processes in; a vote must not be written by two.
+        self._held = HeldDirectory(directory, lock_name="holder.lock")
 
     def get(self, key: bytes) -> bytes | None:
         environment = self._open()
@@ -60,34 +60,16 @@ class LmdbStableStore(StableStore):
             if self._environment is not None:
                 self._environment.close()
                 self._environment = None
-            if self._lock_descriptor is not None:
-                os.close(self._lock_descriptor)
-                self._lock_descriptor = None
+            self._held.let_go()
 
     def _open(self) -> lmdb.Environment:
         with self._lock:
             if self._environment is None:
                 with self._storage_errors("opened"):
-                    self._directory.mkdir(parents=True, exist_ok=True)
-                    self._hold()
+                    self._held.hold()
                     self._environment = self._open_environment()
-                    _sync_directory(self._directory)
-                    _sync_directory(self._directory.parent)
+                    sync_directory(self._directory)  # LMDB makes its files' content durable, but not their names
             return self._environment
-
-    def _hold(self) -> None:
-        """LMDB would let several processes in; a vote must not be written by two."""
-        if self._lock_descriptor is not None:
-            return
-        descriptor = os.open(self._directory / "holder.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise StorageError(
-                f"{self._directory} is in use by another server; give each server a data directory of its own"
-            ) from error
-        self._lock_descriptor = descriptor
 
     def _open_environment(self) -> lmdb.Environment:
         environment = lmdb.open(str(self._directory), map_size=self._max_bytes, readahead=False)
@@ -109,15 +91,6 @@ class LmdbStableStore(StableStore):
         except (lmdb.Error, OSError) as error:
             said = str(error).removeprefix(f"{self._directory}: ")
             raise StorageError(f"the stable store {self._directory} can't be {what}: {said}") from error
-
-
-def _sync_directory(path: Path) -> None:
-    """LMDB makes its files' content durable, but not their names."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _delete_range(transaction: lmdb.Transaction, start: bytes, stop: bytes) -> None:

@@ -1,13 +1,11 @@
 """The logs of one server: ``<data dir>/streams/<stream ID>-<partition>/``."""
 
-import fcntl
-import os
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from liftbridge.errors import StorageError
+from liftbridge.held_directory import HeldDirectory
 from liftbridge.interfaces.index import IndexStorage
 from liftbridge.interfaces.log import LogId, LogSettings, LogStorage, PartitionLog
 from liftbridge_storage_segments.files import Files, storage_errors
@@ -31,14 +29,14 @@ class SegmentStorage(LogStorage):
         files: Files | None = None,
     ) -> None:
         self._directory = data_dir / "streams"
+        self._held = HeldDirectory(self._directory)
         self._index = index
         self._index_interval_bytes = index_interval_bytes
         self._files = files or Files(open_files)
-        self._lock_descriptor: int | None = None
         self._logs: set[SegmentedLog] = set()
 
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:
-        self._take_lock()
+        self._hold()
         log = SegmentedLog(
             self._path(log_id),
             settings,
@@ -51,12 +49,12 @@ class SegmentStorage(LogStorage):
         return log
 
     def list_logs(self) -> Sequence[LogId]:
-        self._take_lock()
+        self._hold()
         matches = (_LOG_NAME.fullmatch(path.name) for path in self._directory.iterdir())
         return sorted(LogId(int(match[1]), int(match[2])) for match in matches if match)
 
     def remove(self, log_id: LogId) -> None:
-        self._take_lock()
+        self._hold()
         self._index.open(log_id).delete()
         remove_directory(self._path(log_id), self._files)
 
@@ -64,33 +62,18 @@ class SegmentStorage(LogStorage):
         with (
             ExitStack() as ending
         ):  # backward, and to the end: a log that can't be closed doesn't leave the others open
-            ending.callback(self._release_lock)
+            ending.callback(self._held.let_go)
             ending.callback(self._files.close)
             for log in self._logs:
                 ending.callback(log.close)
 
-    def _release_lock(self) -> None:
-        if self._lock_descriptor is not None:
-            os.close(self._lock_descriptor)
-            self._lock_descriptor = None
-
     def _path(self, log_id: LogId) -> Path:
         return self._directory / f"{log_id.stream_id}-{log_id.partition}"
 
-    def _take_lock(self) -> None:
+    def _hold(self) -> None:
         """Once; also removes what an interrupted deletion left."""
-        if self._lock_descriptor is not None:
-            return
         with storage_errors(f"{self._directory}: open"):
-            self._directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise StorageError(
-                f"{self._directory} is in use by another server; give each server a data directory of its own"
-            ) from error
-        self._lock_descriptor = descriptor
-        for path in self._directory.glob(DELETED_PREFIX + "*"):
-            empty_directory(path, self._files)
+            first = self._held.hold()
+        if first:
+            for path in self._directory.glob(DELETED_PREFIX + "*"):
+                empty_directory(path, self._files)

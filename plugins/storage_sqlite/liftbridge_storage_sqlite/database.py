@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from liftbridge.errors import DiskFull, LogDamaged, StorageError
+from liftbridge.held_directory import sync_directory
 
 _FORMAT = 1
 _SCHEMA = """
@@ -89,14 +90,6 @@ def sync_file(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from liftbridge.errors import LogClosed, LogDamaged, LogDeleted, OffsetOutOfRange, ProtocolError, StorageError
+from liftbridge.held_directory import sync_directory
 from liftbridge.interfaces.log import (
     CompactionReport,
     Compactor,
@@ -27,7 +28,6 @@ from liftbridge_storage_sqlite.database import (
     open_for_checkpoint,
     remove_database,
     storage_errors,
-    sync_directory,
     sync_file,
     wal_path,
 )
