@@ -35,6 +35,9 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _WRITE_HIGH_WATER_BYTES = 1024 * 1024
 #: How long what isn't urgent waits for an answer to travel with.
 _ANSWER_WAIT_S = 0.002
+#: How long a ping waits for its acknowledgement. A client that estimates by pings how much can be on its way counts the data
+#: that comes until then, opens its window by it, and then pings anew: at once would be hundreds of times a second.
+_PING_ACK_WAIT_S = 0.008
 #: ``:status: 415``; the name by its number in the static table.
 _UNSUPPORTED_MEDIA_TYPE = b"\x08\x03415" + encode_headers([("content-type", "text/plain")])
 _NOT_GRPC = b"This port speaks gRPC (content-type application/grpc).\n"
@@ -94,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = False
         self._flush_scheduled = False
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._ping_ack_timer: asyncio.TimerHandle | None = None
         self._paused = False
         self._idle: asyncio.Future[None] | None = None
         self._preface_timer: asyncio.TimerHandle | None = None
@@ -127,10 +131,13 @@ class ClientConnection(asyncio.Protocol):
         if self._preface_timer is not None and self.http2.ready:
             self._preface_timer.cancel()
             self._preface_timer = None
-        if self.http2.output.has_answers:
+        output = self.http2.output
+        if output.has_answers:
             self._flush_this_turn()
-        elif self.http2.output:
+        elif output:
             self._flush_with_answers()
+        if output.has_ping_acks and self._ping_ack_timer is None:
+            self._ping_ack_timer = self._loop.call_later(_PING_ACK_WAIT_S, self._acknowledge_pings)
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
@@ -250,9 +257,14 @@ class ClientConnection(asyncio.Protocol):
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_turn)
 
+    def _acknowledge_pings(self) -> None:
+        self._ping_ack_timer = None
+        self.http2.output.release_ping_acks()
+        self._flush_with_answers()
+
     def _flush_with_answers(self) -> None:
         """Writes what nobody waits for: credit, acknowledged pings. It waits for an answer, because each write wakes the
-        client, and a client pings with nearly every message."""
+        client."""
         if self._flush_timer is None:
             self._flush_timer = self._loop.call_later(_ANSWER_WAIT_S, self._flush_late)
 

@@ -54,13 +54,11 @@ class Output:
 
     def __bool__(self) -> bool:
         """Whether there is something to write."""
-        return bool(self._queue or self._ping_acks)
+        return bool(self._queue)
 
     def take(self) -> bytes:
-        """What has to be written to the socket now. Acknowledged pings are last: a client that measures by them how much
-        can be on its way (grpc's estimate of bandwidth and delay) counts the data before them, and opens its window."""
-        queue = self._queue + self._ping_acks
-        self._queue, self._ping_acks = [], []
+        """What has to be written to the socket now."""
+        queue, self._queue = self._queue, []
         self.has_answers = False
         return b"".join(queue)
 
@@ -69,7 +67,17 @@ class Output:
         self._queue.append(control_frame)
 
     def acknowledge_ping(self, payload: bytes) -> None:
+        """Once ``release_ping_acks`` is called."""
         self._ping_acks.append(frame(FrameType.PING, ACK, 0, payload))
+
+    @property
+    def has_ping_acks(self) -> bool:
+        return bool(self._ping_acks)
+
+    def release_ping_acks(self) -> None:
+        """Queues what acknowledges pings, behind all data."""
+        self._queue += self._ping_acks
+        self._ping_acks.clear()
 
     # --- what owners of streams send ----------------------------------------------------------------------------------
 
