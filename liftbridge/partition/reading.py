@@ -21,14 +21,12 @@ def read_forward(partition: Partition, offset: int, stop: int, max_bytes: int) -
         data = partition.log.read(offset, stop=stop, max_bytes=max_bytes)
     parts = []
     next_offset = stop
-    for batch in _verified(partition, data):
-        body = batch.body
-        if batch.base_offset < offset or batch.end_offset > stop:
-            body = cut_records(body, offset, stop)
-        if not batch.attributes & ATTRIBUTE_CONTROL:
+    for base_offset, end_offset, attributes, whole in _verified(partition, data):
+        body = cut_records(whole, offset, stop) if base_offset < offset or end_offset > stop else whole
+        if not attributes & ATTRIBUTE_CONTROL:
             parts.append(body)
-        next_offset = min(batch.end_offset, stop)
-    return b"".join(parts), next_offset
+        next_offset = end_offset
+    return b"".join(parts), min(next_offset, stop)
 
 
 def read_backward(partition: Partition, upper: int, lower: int, max_bytes: int) -> tuple[bytes, int]:
@@ -60,14 +58,12 @@ def _window(partition: Partition, start: int, stop: int) -> list[memoryview] | N
         data = partition.log.read(offset, stop=stop, max_bytes=_REVERSE_WINDOW_BYTES)
         if not data:
             break
-        for batch in _verified(partition, data):
-            if not batch.attributes & ATTRIBUTE_CONTROL:
+        for _, end_offset, attributes, body in _verified(partition, data):
+            if not attributes & ATTRIBUTE_CONTROL:
                 parts += (
-                    batch.body[record.start : record.end]
-                    for record in iter_records(batch.body)
-                    if start <= record.offset < stop
+                    body[record.start : record.end] for record in iter_records(body) if start <= record.offset < stop
                 )
-            offset = batch.end_offset
+            offset = end_offset
         total += len(data)
         if total > _REVERSE_WINDOW_BYTES and stop - start > 1 and len(parts) > 1:
             return None

@@ -37,6 +37,8 @@ from liftbridge.interfaces.records import RecordBatch
 FORMAT_VERSION = 1
 HEADER = struct.Struct(">IBBHIIQQQQ")
 HEADER_BYTES = HEADER.size
+#: The fields of it that subscribers' readers need, which is cheaper than all.
+_READ = struct.Struct(">IBBHI4xQQ16x")
 CRC = struct.Struct(">I")
 
 ATTRIBUTES_POSITION = 5
@@ -136,26 +138,25 @@ def iter_batches(data: bytes | memoryview) -> Iterator[RecordBatch]:
         position += len(batch.data)
 
 
-class BatchBody(NamedTuple):
-    """A verified batch, as a subscriber's reader wants it."""
-
-    base_offset: int
-    end_offset: int
-    attributes: int
-    body: memoryview
+#: A verified batch, as a subscriber's reader wants it: base offset, end offset, attributes, body.
+BatchBody = tuple[int, int, int, memoryview]
 
 
 def iter_bodies(data: bytes) -> Iterator[BatchBody]:
     """The bodies of the batches that stand back to back in ``data``, each verified. Raises ProtocolError at the first
     bad one."""
-    position = 0
-    while position < len(data):
-        crc, _, attributes, _, body_bytes, _, base_offset, end_offset, _, _ = decode_header(data, position)
-        end = position + HEADER_BYTES + body_bytes
-        covered = data[position + CRC.size : end]
-        if google_crc32c.value(covered) != crc:
+    position, size, view = 0, len(data), memoryview(data)
+    while position < size:
+        start = position + HEADER_BYTES
+        if start > size:
+            decode_header(data, position)  # which says so
+        crc, version, attributes, header_bytes, body_bytes, base_offset, end_offset = _READ.unpack_from(data, position)
+        if version != FORMAT_VERSION or header_bytes != HEADER_BYTES:
+            decode_header(data, position)
+        end = start + body_bytes
+        if google_crc32c.value(data[position + CRC.size : end]) != crc:
             raise ProtocolError(f"batch at offset {base_offset} fails its checksum")
-        yield BatchBody(base_offset, end_offset, attributes, memoryview(covered)[HEADER_BYTES - CRC.size :])
+        yield base_offset, end_offset, attributes, view[start:end]
         position = end
 
 

@@ -112,7 +112,7 @@ def test_records_and_acks_have_consecutive_offsets_across_every_border(items: li
 def test_a_batch_with_any_flipped_bit_is_refused(body: bytes, place: int, bit: int) -> None:
     batch = encode_batch(body, base_offset=3, end_offset=4, record_count=1, leader_epoch=2, timestamp_ns=9)
     assert decode_batch(batch.data) == batch
-    assert [bytes(one.body) for one in iter_bodies(batch.data * 2)] == [body, body]
+    assert [bytes(one) for _, _, _, one in iter_bodies(batch.data * 2)] == [body, body]
     damaged = bytearray(batch.data)
     damaged[place % len(damaged)] ^= 1 << bit
     with pytest.raises(ProtocolError):
