@@ -29,7 +29,8 @@ from liftbridge.errors import (
 from liftbridge.metadata.model import CURSORS_STREAM, StreamState
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.outcome import Outcome
 from liftbridge.partition.pending import ACK_ALL, PendingRun
 from liftbridge.partition.reading import read_forward

@@ -6,7 +6,8 @@ from collections import Counter
 from liftbridge.broker.api import CallContext
 from liftbridge.errors import FailedPrecondition, NotFound
 from liftbridge.metadata.state import MetadataState, PartitionState, ServerStatus, StreamState
-from liftbridge.partition.manager import NO_FIGURES, PartitionManager
+from liftbridge.partition.local import NO_FIGURES
+from liftbridge.partition.manager import PartitionManager
 from liftbridge.protocol.generated import api_pb2 as api
 
 

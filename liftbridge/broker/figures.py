@@ -22,7 +22,8 @@ from liftbridge.interfaces.figures import (
 )
 from liftbridge.metadata.model import MemberState, PartitionState, ServerStatus, StreamState
 from liftbridge.metadata.state import MetadataState
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.partition import Partition
 from liftbridge.partition.roles import FollowerRole, LeaderRole, PausedRole
 

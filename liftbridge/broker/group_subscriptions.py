@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from liftbridge.errors import FailedPrecondition, Unavailable
 from liftbridge.groups.readers import GroupReader, GroupReaders
 from liftbridge.metadata.state import MetadataState
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.subscription import PartitionSubscription, ReadRange
 from liftbridge.protocol.generated import api_pb2 as api

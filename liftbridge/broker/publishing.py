@@ -32,7 +32,7 @@ from liftbridge.errors import (
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.interfaces.transport import Delivery, Transport
 from liftbridge.partition.ingress import InboxAcks
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.pending import AckSink, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.envelope import HEADER_BYTES, MessageType, envelope_header, mirror_mark, open_envelope

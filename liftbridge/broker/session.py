@@ -11,7 +11,7 @@ from liftbridge.broker.publishing import Lane, Publishing, acks_in, enveloped, r
 from liftbridge.broker.targets import Target, Targets
 from liftbridge.errors import TransportError
 from liftbridge.interfaces.transport import Delivery, Subscription
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.pending import ACK_NONE, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind
 from liftbridge.protocol.acks import (

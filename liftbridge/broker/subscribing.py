@@ -16,7 +16,8 @@ from liftbridge.errors import (
 from liftbridge.metadata.model import StreamState
 from liftbridge.metadata.resuming import Resumer
 from liftbridge.metadata.state import MetadataState
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.subscription import EndedSubscription, PartitionSubscription, resolve_range
 from liftbridge.protocol.generated import api_pb2 as api

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from liftbridge.interfaces.routing import SubjectRouter
 from liftbridge.metadata.state import MetadataState, StreamState
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.partition import PartitionKey
 from liftbridge.partition.pending import ACK_LEADER, ACK_NONE, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind

@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError
 from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.manager import PartitionManager
 
 logger = logging.getLogger(__name__)
 

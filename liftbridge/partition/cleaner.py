@@ -9,7 +9,8 @@ from liftbridge.errors import StorageError
 from liftbridge.interfaces.log import RetentionLimits
 from liftbridge.partition.assignment import RetentionSettings
 from liftbridge.partition.compacting import Compactions
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.partition import Partition, PartitionKey
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from liftbridge.clock import Clock
 from liftbridge.errors import LogClosed, LogDeleted, StorageError
 from liftbridge.interfaces.log import CompactionReport
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.protocol.compaction import KeyCompactor
 

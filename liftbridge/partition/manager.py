@@ -9,9 +9,8 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, Unavailable
@@ -20,14 +19,13 @@ from liftbridge.interfaces.log import LogId, LogStorage, PartitionLog
 from liftbridge.interfaces.transport import Transport
 from liftbridge.partition.assignment import Assignment
 from liftbridge.partition.encryption import encrypted
-from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.partition import Partition, PartitionFigures, PartitionKey
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.replication.cluster import Servers
 from liftbridge.partition.replication.exchange import ReplicationExchange
 from liftbridge.partition.replication.fetching import FollowedPartition
-from liftbridge.partition.roles import FollowerRole, LeaderRole, Listener, PausedRole, Role, Roles
+from liftbridge.partition.roles import FollowerRole, LeaderRole, PausedRole, Roles
 from liftbridge.partition.troubles import Trouble, TroubleKind, Troubles
-from liftbridge.partition.waiting_room import Intake
 from liftbridge.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
@@ -36,85 +34,8 @@ logger = logging.getLogger(__name__)
 _SYNC_THREADS = 4
 #: How long publishers wait for the next leader, before the present one goes on.
 HAND_OVER_S = 2.0
-NO_FIGURES = PartitionFigures()
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@dataclass(slots=True)
-class LocalPartition:
-    """A partition on this server. ``damage`` says why it can't be used, None when it can."""
-
-    assignment: Assignment
-    partition: Partition | None = None
-    role: Role | None = None
-    leader: PartitionLeader | None = None
-    #: Takes what is published: the leader, or what stands in its place while it doesn't run.
-    intake: Intake | None = None
-    listener: Listener | None = None
-    damage: str | None = None
-    #: Another server is about to lead: publishers wait for that one.
-    handing_over: bool = False
-    #: Of the log, when it was closed.
-    last_figures: PartitionFigures = NO_FIGURES
-
-    @property
-    def is_leader(self) -> bool:
-        return self.leader is not None
-
-    def change_role(self, role: Role | None) -> Role | None:
-        """Puts another role in the place of the present one, which is returned."""
-        previous, self.role, self.handing_over = self.role, role, False
-        self.leader = self.intake = role.leader if isinstance(role, LeaderRole) else None
-        if isinstance(role, PausedRole):
-            self.intake = role.room
-        return previous
-
-    def deliver_to(self, intake: Intake) -> None:
-        """From now on, whatever is published goes there."""
-        self.intake = intake
-        if self.listener is not None:
-            self.listener.ingress.intake = intake
-
-    async def wait_settled(self, timeout_s: float) -> bool:
-        """Returns True once this server knows, in its present role, how far the partition is committed: before that, it
-        can't say what the latest record is. False when the time is over or the role ended."""
-        role, partition = self.role, self.partition
-        if role is None or partition is None:
-            return False
-        if not role.settled:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    while not role.settled and self.role is role and partition.end_reason is None:
-                        await partition.wait_for_change()
-            except TimeoutError:
-                return False
-        return role.settled and self.role is role
-
-    async def wait_committed(self, offset: int, timeout_s: float) -> bool:
-        """Returns True once everything below ``offset`` is known to be committed; False when the time is over or the
-        role ended."""
-        role, partition = self.role, self.partition
-        if role is None or partition is None:
-            return False
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while partition.high_watermark < offset and self.role is role and partition.end_reason is None:
-                    await partition.wait_for_change()
-        return partition.high_watermark >= offset and self.role is role
-
-    @property
-    def high_watermark(self) -> int:
-        return self.partition.high_watermark if self.partition else 0
-
-    @property
-    def end_offset(self) -> int:
-        return self.partition.log.end_offset if self.partition else 0
-
-    def figures(self) -> PartitionFigures:
-        """As of now; of a paused partition, as of the pause, if this server has run since."""
-        return self.partition.figures() if self.partition else self.last_figures
 
 
 class PartitionManager:
@@ -239,8 +160,8 @@ class PartitionManager:
         except StorageError as error:
             logger.error("stream %d, partition %d was deleted, and its log is still there: %s", *log_id, error)
 
-    async def _on_disk(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._storage_executor, partial(work, *args, **kwargs))
+    async def _on_disk(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._storage_executor, work)
 
     async def _follow(self, local: LocalPartition, target: Assignment) -> None:
         local.assignment = target
@@ -333,7 +254,7 @@ class PartitionManager:
     async def _open(self, local: LocalPartition) -> None:
         assignment = local.assignment
         try:
-            log = await self._on_disk(self._open_log, assignment)
+            log = await self._on_disk(partial(self._open_log, assignment))
         except StorageError as error:
             local.damage = str(error)
             self._troubles.add(Trouble(assignment.key.log_id, TroubleKind.CANNOT_OPEN, local.damage))

@@ -24,7 +24,7 @@ from liftbridge.errors import FailedPrecondition, InvalidRequest, LiftbridgeErro
 from liftbridge.metadata.model import ServerStatus
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.compacting import Compactions
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.record_batch import RECORD_PREFIX, RECORD_PREFIX_BYTES
 

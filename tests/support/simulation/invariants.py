@@ -14,7 +14,7 @@ from liftbridge.interfaces.records import RecordBatch
 from liftbridge.metadata.model import PartitionState, ServerState, StreamState
 from liftbridge.metadata.state import MetadataState
 from liftbridge.partition.leader import PartitionLeader
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.partition import Partition
 from liftbridge.protocol.generated import api_pb2 as api
 from liftbridge.protocol.record_batch import HEADER_BYTES, iter_records

@@ -20,7 +20,7 @@ from liftbridge.interfaces.endpoint import Endpoint
 from liftbridge.interfaces.provider import Seam
 from liftbridge.metadata.model import PartitionState
 from liftbridge.metadata.state import MetadataState
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.replication.exchange import ExchangeLimits
 from liftbridge.server import Server
 from liftbridge.stream_settings import exchange_limits

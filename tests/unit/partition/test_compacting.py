@@ -11,7 +11,7 @@ from liftbridge.interfaces.log import Compactor, LogId, LogSettings, PartitionLo
 from liftbridge.partition.assignment import Assignment, CompactionSettings, RetentionSettings
 from liftbridge.partition.compacting import Compactions
 from liftbridge.partition.leader import LeaderSettings
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.subscription import START_REACHED, STOP_REACHED, PartitionSubscription, resolve_range
 from liftbridge.protocol.generated import api_pb2 as api

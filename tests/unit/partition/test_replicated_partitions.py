@@ -13,7 +13,8 @@ from liftbridge.partition import manager
 from liftbridge.partition.assignment import Assignment, RetentionSettings
 from liftbridge.partition.durability import Durability
 from liftbridge.partition.leader import LeaderSettings
-from liftbridge.partition.manager import LocalPartition, PartitionManager
+from liftbridge.partition.local import LocalPartition
+from liftbridge.partition.manager import PartitionManager
 from liftbridge.partition.partition import PartitionKey
 from liftbridge.partition.pending import ACK_ALL, ACK_LEADER, PendingRun
 from liftbridge.partition.refusal import Refusal, RefusalKind

@@ -10,7 +10,7 @@ import pytest
 from liftbridge.errors import DiskFull, LogClosed
 from liftbridge.interfaces.log import LogId, LogSettings
 from liftbridge.partition import room
-from liftbridge.partition.manager import LocalPartition
+from liftbridge.partition.local import LocalPartition
 from liftbridge.partition.partition import Partition, PartitionKey
 from liftbridge.partition.room import RoomWatch
 from liftbridge.partition.troubles import Trouble, TroubleKind, Troubles
