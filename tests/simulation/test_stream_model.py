@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from broken_streams import BUGS
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from simulation.disk import Disk
 from simulation.files import FileDisk
@@ -74,7 +74,10 @@ def test_a_cluster_does_what_the_model_does() -> None:
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_known_bug_is_noticed(name: str) -> None:
-    machine = ThreeServers if BUGS[name].needs_cluster else OneServer
+    bug = BUGS[name]
+    machine = type(name, (ThreeServers if bug.needs_cluster else OneServer,), {})
+    if bug.seed is not None:
+        machine = seed(bug.seed)(machine)
     quick = settings(_settings(LIVES), phases=[Phase.generate], report_multiple_bugs=False)
-    with BUGS[name].put_back(), pytest.raises((Mismatch, Violation)):
+    with bug.put_back(), pytest.raises((Mismatch, Violation)):
         run_state_machine_as_test(machine, settings=quick)
