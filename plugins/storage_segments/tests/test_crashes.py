@@ -22,6 +22,7 @@ from liftbridge.testing.memory_index import MemoryIndexStorage
 from liftbridge_storage_segments import files as files_module
 from liftbridge_storage_segments import log as log_module
 from liftbridge_storage_segments import summary as summary_module
+from liftbridge_storage_segments.files import Files
 from liftbridge_storage_segments.segment import SUMMARY_SUFFIX
 from liftbridge_storage_segments.storage import SegmentStorage
 
@@ -366,6 +367,36 @@ def test_a_segment_that_is_shorter_than_what_was_vouched_for_is_damage(tmp_path:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(LogDamaged, match="missing"), opened(tmp_path, SMALL):
         pass
+
+
+class SyncedFiles(Files):
+    """Remembers how much of each file a loss of power would leave for sure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced_bytes: dict[Path, int] = {}
+
+    def sync(self, path: Path) -> None:
+        self.synced_bytes[path] = self.size(path)
+        super().sync(path)
+
+
+@pytest.mark.parametrize("kept_unsynced", [0, 1, 100, 1000])
+def test_a_checkpoint_vouches_for_nothing_that_a_loss_of_power_takes(tmp_path: Path, kept_unsynced: int) -> None:
+    files = SyncedFiles()
+    storage = SegmentStorage(tmp_path, MemoryIndexStorage(), index_interval_bytes=100, files=files)
+    log = storage.open(ID, ONE_SEGMENT)
+    fill(log, 50)
+    log.checkpoint()
+    covered = log.end_offset
+    fill(log, 50)
+    storage._logs.clear()
+    storage.close()
+    (path,) = segments(tmp_path)
+    os.truncate(path, files.synced_bytes[path] + kept_unsynced)
+    with opened(tmp_path, ONE_SEGMENT) as again:
+        assert again.end_offset >= covered
+        assert read_all(again) == list(range(again.end_offset))
 
 
 def test_leftovers_are_removed_and_strangers_left_alone(tmp_path: Path) -> None:
