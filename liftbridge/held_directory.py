@@ -16,8 +16,8 @@ class HeldDirectory:
         self._descriptor: int | None = None
 
     def hold(self) -> bool:
-        """Creates the directory if need be, so that it survives a loss of power. Whether it wasn't held before. Raises
-        StorageError when another process holds it, and OSError."""
+        """Creates the directory if need be; its name in its parent survives a loss of power. Whether it wasn't held before.
+        Raises StorageError when another process holds it, and OSError."""
         if self._descriptor is not None:
             return False
         self.path.mkdir(parents=True, exist_ok=True)

@@ -20,8 +20,8 @@ class IndexEntry(NamedTuple):
 
 
 class OffsetIndex(ABC):
-    """The index of one log. ``add`` and ``find`` may be called from any thread at any moment; the others by one thread at a
-    time, while ``add`` and ``find`` go on. Nothing here raises: a store that refuses only makes the index forget."""
+    """The index of one log. ``add``, ``find`` and ``flush`` may be called from any thread at any moment; the others by one
+    thread at a time, while these go on. Nothing here raises: a store that refuses only makes the index forget."""
 
     @abstractmethod
     def add(self, entries: Sequence[IndexEntry]) -> None:
@@ -43,6 +43,9 @@ class OffsetIndex(ABC):
         """Forgets the entries of the segments whose base offsets are in [``first``, ``last``] (compaction). An index
         that can't forget so little may forget more."""
         self.drop_from(first, 0)
+
+    def flush(self) -> None:  # noqa: B027  (optional on purpose)
+        """Writes what ``add`` remembered, so that a kill of the process leaves it. Blocks; from any thread."""
 
     @abstractmethod
     def delete(self) -> None:

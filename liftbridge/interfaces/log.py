@@ -226,8 +226,8 @@ class PartitionLog(ABC):
 
 
 class LogStorage(ABC):
-    """Opens the logs of one server. Its methods block on the disk; one worker thread calls them, while other threads use
-    the logs that are open. A log that was closed or deleted is let go."""
+    """Opens the logs of one server. Its methods block on the disk and are called by one thread at a time, as a rule a
+    worker, while other threads use the logs that are open. A log that was closed or deleted is let go."""
 
     @abstractmethod
     def open(self, log_id: LogId, settings: LogSettings) -> PartitionLog:

@@ -5,7 +5,7 @@ import contextlib
 import logging
 
 from liftbridge.clock import Clock
-from liftbridge.errors import StorageError
+from liftbridge.errors import LogClosed, LogDeleted, StorageError
 from liftbridge.interfaces.log import RetentionLimits
 from liftbridge.partition.assignment import RetentionSettings
 from liftbridge.partition.compacting import Compactions
@@ -86,5 +86,7 @@ async def clean(local: LocalPartition, clock: Clock) -> None:
         partition.log.roll_if_due(now_ns)
         if limits.max_bytes or limits.max_messages or limits.max_age_ns:
             await asyncio.to_thread(partition.log.apply_retention, limits, now_ns)
+    except (LogClosed, LogDeleted):
+        return  # meanwhile
     except StorageError as error:
         logger.error("%s: retention failed: %s", local.assignment.key, error)

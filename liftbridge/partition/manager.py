@@ -214,6 +214,8 @@ class PartitionManager:
             await self._open(local)
             if local.partition is not None:
                 self._start_following(local, local.assignment, local.partition)
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _lead(self, local: LocalPartition, target: Assignment, partition: Partition) -> None:
         """What is published from the end of the old role to the beginning of the new one waits in a room."""
@@ -287,6 +289,7 @@ class PartitionManager:
         if partition is None:
             await self._remove(log_id, partial(self._storage.remove, log_id))
         else:
+            local.partition = None
             partition.end(LogDeleted("commit log was deleted"))
             await self._remove(log_id, partition.log.delete)
         self._troubles.remove(log_id)

@@ -10,7 +10,7 @@ import shutil
 import struct
 import threading
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lmdb
@@ -111,6 +111,19 @@ class LmdbIndexStorage(IndexStorage):
             except (lmdb.Error, OSError) as error:
                 logger.warning("%s: stale index entries stay: %s", self._directory, error)
 
+    def drop_tail(self, log_id: LogId, segment: int, position: int) -> None:
+        """Forgets the log's entries of ``segment`` from ``position`` on, and those of later segments. Looks only at these."""
+        first, last = _KEY.pack(*log_id, segment, 0), _KEY.pack(*log_id, _MAX, _MAX)
+        with self._lock:
+            try:
+                with self._open_environment().begin(write=True) as transaction:
+                    with transaction.cursor() as cursor:
+                        stale = list(_tail(cursor, first, last, segment, position))
+                    for key in stale:
+                        transaction.delete(key)
+            except (lmdb.Error, OSError) as error:
+                logger.warning("%s: stale index entries stay: %s", self._directory, error)
+
     def _open_environment(self) -> lmdb.Environment:
         if self._environment is None:
             try:
@@ -131,6 +144,19 @@ class LmdbIndexStorage(IndexStorage):
             environment.close()
             raise lmdb.CorruptedError(f"{used_bytes - file_bytes} of {used_bytes} bytes are missing")
         return environment
+
+
+def _tail(cursor: lmdb.Cursor, first: bytes, last: bytes, segment: int, position: int) -> Iterator[bytes]:
+    """The keys from ``last`` backward to ``first``, or to one of ``segment`` whose position is below ``position``."""
+    found = cursor.set_range(last)
+    more = found if found and bytes(cursor.key()) == last else (cursor.prev() if found else cursor.last())
+    while more and bytes(cursor.key()) >= first:
+        key, value = bytes(cursor.key()), bytes(cursor.value())
+        known = len(key) == _KEY.size and len(value) == _POSITION.size
+        if known and _KEY.unpack(key)[2] == segment and _POSITION.unpack(value)[0] < position:
+            return
+        yield key
+        more = cursor.prev()
 
 
 class _LmdbIndex(OffsetIndex):
@@ -155,13 +181,16 @@ class _LmdbIndex(OffsetIndex):
         place = bisect_right(waiting, offset, key=lambda entry: entry.base_offset)
         return waiting[place - 1] if place else self._storage.find(self.log_id, offset, segment)
 
+    def flush(self) -> None:
+        self._storage.write()
+
     def drop_from(self, segment: int, position: int) -> None:
         self._waiting = [
             entry
             for entry in self._waiting
             if entry.segment < segment or (entry.segment == segment and entry.position < position)
         ]
-        self._drop((segment, 0), (_MAX, _MAX))
+        self._storage.drop_tail(self.log_id, segment, position)
 
     def drop_before(self, segment: int) -> None:
         self._waiting = [entry for entry in self._waiting if entry.segment >= segment]

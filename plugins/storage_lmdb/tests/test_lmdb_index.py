@@ -1,6 +1,7 @@
 """The LMDB index when its store is lost, broken or full: it forgets, and never raises."""
 
 import gc
+import shutil
 import weakref
 from pathlib import Path
 
@@ -29,6 +30,39 @@ def test_what_was_written_is_there_after_reopening(tmp_path: Path) -> None:
     storage = LmdbIndexStorage(tmp_path / "index", max_bytes=1 << 24)
     assert storage.open(LOG).find(25, segment=0) == IndexEntry(20, 0, 2000)
     assert storage.open(LogId(1, 1)).find(25, segment=0) is None
+    storage.close()
+
+
+def test_a_truncation_forgets_what_was_written_behind_it_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "index")
+    storage = LmdbIndexStorage(tmp_path / "index", max_bytes=1 << 24)
+    others = {LogId(1, 1): storage.open(LogId(1, 1)), LogId(2, 0): storage.open(LogId(2, 0))}
+    for other in others.values():
+        other.add(entries(10))
+    index = storage.open(LOG)
+    index.add([IndexEntry(50_000 + number, 50_000, number * 100) for number in range(10)])
+    index.flush()
+    index.drop_from(50_000, 300)
+    assert index.find(60_000, segment=50_000) == IndexEntry(50_002, 50_000, 200)
+    index.drop_from(0, 4_000_500)
+    assert index.find(60_000, segment=50_000) is None
+    assert index.find(60_000, segment=0) == IndexEntry(40_000, 0, 4_000_000)
+    assert index.find(25, segment=0) == IndexEntry(20, 0, 2000)
+    index.drop_from(0, 0)
+    assert index.find(60_000, segment=0) is None
+    assert all(other.find(1000, segment=0) == IndexEntry(90, 0, 9000) for other in others.values())
+    storage.close()
+
+
+def test_what_was_flushed_is_there_after_a_kill(tmp_path: Path) -> None:
+    storage = LmdbIndexStorage(tmp_path / "index", max_bytes=1 << 24)
+    index = storage.open(LOG)
+    index.add([ENTRY])
+    index.flush()
+    shutil.copytree(tmp_path / "index", tmp_path / "left")
+    left = LmdbIndexStorage(tmp_path / "left", max_bytes=1 << 24)
+    assert left.open(LOG).find(25, segment=0) == ENTRY
+    left.close()
     storage.close()
 
 

@@ -76,6 +76,7 @@ class Files:
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
         finally:
             os.close(descriptor)
+        self.forget(path)
         self.sync_directory(path.parent)
 
     def write(self, path: Path, data: bytes, position: int) -> None:

@@ -207,6 +207,7 @@ class SegmentedLog(PartitionLog):
         if summary.size_bytes - segment.vouched_bytes < _CHECKPOINT_BYTES:
             return
         self.sync()
+        self._index.flush()
         with self._lock:
             self._raise_if_unusable()
             if segment in self._segments.all and summary.size_bytes > segment.vouched_bytes:
@@ -451,10 +452,12 @@ class SegmentedLog(PartitionLog):
         with self._lock:
             self._unusable = LogDeleted("the log was deleted")
         self._ended(self)
-        for segment in self._segments.all:
-            self._files.forget(segment.path)
         self._index.delete()
-        remove_directory(self._directory, self._files)
+        try:
+            remove_directory(self._directory, self._files)
+        finally:  # not before: a reader in another thread may have opened them until now
+            for segment in self._segments.all:
+                self._files.forget(segment.path)
 
     def _raise_if_gone(self) -> None:
         if isinstance(self._unusable, LogClosed | LogDeleted):

@@ -132,9 +132,10 @@ class Segment:
         self._summary.compacted = True
 
     def renamed(self, path: Path, index: OffsetIndex) -> "Segment":
-        """The same segment, now that its file is at ``path``."""
+        """The same segment, now that its file is at ``path``. This object, which readers in other threads may hold, is empty
+        from now on."""
         segment = Segment(path, self._files, index, self._index_interval_bytes)
-        segment._summary = self._summary
+        segment._summary, self._summary = self._summary, Summary(self.base_offset, self.base_offset)
         return segment
 
     def cut(self, position: int) -> None:

@@ -64,10 +64,11 @@ class Summary:
 
     def before(self, position: int) -> "Summary":
         """What it was at the last mark that isn't behind ``position``."""
-        count = bisect_right(self.marks, position, key=lambda mark: mark.size_bytes)
+        marks = self.marks  # once: another thread may put others there
+        count = bisect_right(marks, position, key=lambda mark: mark.size_bytes)
         if count == 0:
             return Summary(self.base_offset, self.base_offset)
-        mark = self.marks[count - 1]
+        mark = marks[count - 1]
         return Summary(
             self.base_offset,
             mark.end_offset,
@@ -76,7 +77,7 @@ class Summary:
             self.first_timestamp_ns,
             mark.last_timestamp_ns,
             epochs=self.epochs[: mark.epoch_count],
-            marks=self.marks[:count],
+            marks=marks[:count],
         )
 
     def encode(self) -> bytes:
@@ -90,6 +91,9 @@ def decode_summary(data: bytes) -> Summary | None:
     if len(data) < 4 or google_crc32c.value(data[4:]) != int.from_bytes(data[:4], "big"):
         return None
     fields = json.loads(data[4:])
-    fields["epochs"] = [EpochStart(*one) for one in fields["epochs"]]
-    fields["marks"] = [Mark(*one) for one in fields["marks"]]
-    return Summary(**fields)
+    try:
+        fields["epochs"] = [EpochStart(*one) for one in fields["epochs"]]
+        fields["marks"] = [Mark(*one) for one in fields["marks"]]
+        return Summary(**fields)
+    except (KeyError, TypeError):  # of another version
+        return None

@@ -5,6 +5,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import google_crc32c
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -184,8 +185,21 @@ def test_summaries_and_index_are_only_caches(disk: Disk) -> None:
     assert [again.offset_for_time(1000 + offset) for offset in range(40)] == times == list(range(40))
 
 
-@pytest.mark.parametrize("junk", [b"", b"x", b"\0" * 4 + b"{}"])
-def test_a_broken_summary_is_ignored(disk: Disk, junk: bytes) -> None:
+def valid(content: bytes) -> bytes:
+    return google_crc32c.value(content).to_bytes(4, "big") + content
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"x",
+        b"\0" * 4 + b"{}",
+        valid(b"{}"),
+        valid(b'{"base_offset": 0, "end_offset": 0, "epochs": [], "more": 1}'),
+    ],
+)
+def test_a_summary_that_is_broken_or_of_another_version_is_ignored(disk: Disk, junk: bytes) -> None:
     log = disk.open()
     batches = fill(log, 40)
     log.close()
@@ -275,6 +289,27 @@ def test_a_truncation_reads_little_of_a_large_segment(tmp_path: Path, monkeypatc
         log.close()
         log = disk.open(large)
     disk.crash()
+
+
+def test_a_log_that_is_made_again_is_written_to_its_own_file(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when a reader in another thread opened the old one at the last moment."""
+    files = disk.files = Files()
+    log = disk.open()
+    fill(log, 5)
+    (path,) = disk.segments()
+    assert disk.storage is not None
+    assert isinstance(log, SegmentedLog)
+    delete = log._index.delete
+
+    def delete_while_it_is_read() -> None:
+        delete()
+        files.open(path)
+
+    monkeypatch.setattr(log._index, "delete", delete_while_it_is_read)
+    log.delete()
+    again = disk.storage.open(ID, SMALL)
+    fill(again, 5)
+    assert path.stat().st_size == again.size_bytes > 0
 
 
 def test_marks_are_kept_only_where_a_truncation_is_likely(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
