@@ -7,10 +7,10 @@ difference. A log that is damaged or can't be opened stays listed with what is w
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from liftbridge.clock import Clock
 from liftbridge.errors import LiftbridgeError, LogClosed, LogDeleted, StorageError, Unavailable
@@ -64,6 +64,7 @@ class PartitionManager:
         #: Held while partitions change.
         self._changing = asyncio.Lock()
         self._renewals: set[asyncio.Task[None]] = set()
+        self._deletions: set[asyncio.Task[None]] = set()
         self._roles = Roles(transport, clock, self._sync_executor, exchange, servers, server_id, wake)
         self._changed = asyncio.Condition()
         self._reconciled_index = 0
@@ -192,9 +193,7 @@ class PartitionManager:
 
     def _start_following(self, local: LocalPartition, target: Assignment, partition: Partition) -> None:
         def begin_anew(followed: FollowedPartition) -> None:
-            renewal = asyncio.get_running_loop().create_task(self._begin_anew(local, followed))
-            self._renewals.add(renewal)
-            renewal.add_done_callback(self._renewals.discard)
+            _keep(self._renewals, self._begin_anew(local, followed))
 
         local.change_role(self._roles.follow(target, partition, begin_anew))
 
@@ -283,7 +282,11 @@ class PartitionManager:
             await self._roles.finish(role)
 
     async def _delete(self, name: tuple[str, int], local: LocalPartition) -> None:
+        """Goes on when the server stops meanwhile: who asked for it was told that it is gone."""
         del self._partitions[name]
+        await asyncio.shield(_keep(self._deletions, self._end_and_remove(local)))
+
+    async def _end_and_remove(self, local: LocalPartition) -> None:
         await self._finish(local)
         log_id, partition = local.assignment.key.log_id, local.partition
         if partition is None:
@@ -336,6 +339,7 @@ class PartitionManager:
     async def close(self) -> None:
         """Ends all roles, ends the readers and closes every log cleanly."""
         await end_tasks(self._renewals)
+        await asyncio.gather(*self._deletions)
         for local in self._partitions.values():
             await self._finish(local)
             if local.partition is not None:
@@ -350,3 +354,11 @@ class PartitionManager:
             await self._on_disk(partition.log.close)
         except LiftbridgeError as error:
             logger.error("%s: didn't close cleanly: %s", partition.key, error)
+
+
+def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Runs the work as a task that is in the set until it ends."""
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task

@@ -1,5 +1,6 @@
 """What a person sees who starts and stops a server: few lines, and of every mistake what is wrong and what helps."""
 
+import json
 import os
 import re
 import shutil
@@ -56,11 +57,18 @@ def test_a_server_tells_in_few_lines_what_it_is_and_that_it_ends(new_broker: Bro
     ]
 
 
+def votes(cluster: ClusterProcesses) -> list[str]:
+    """What each server is in the metadata group."""
+    status = cluster.operate("status", "--json")
+    return sorted(one["metadata"] for one in json.loads(status.stdout)["servers"]) if status.stdout else []
+
+
 def test_a_leader_that_hands_over_warns_of_nothing(tmp_path: Path) -> None:
     cluster = ClusterProcesses(tmp_path)
     try:
         cluster.form("a", "b", "c")
         leader = cluster.servers["a"]
+        eventually(lambda: votes(cluster) == ["leader", "voter", "voter"])
         assert leader.stop() == 0
         assert [line for line in lines(leader.log()) if not line.startswith("info")] == []
         promoted = "Server became metadata leader"  # the old one need not hear who it is before it stops

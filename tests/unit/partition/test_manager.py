@@ -13,6 +13,8 @@ from liftbridge.errors import StorageError
 from liftbridge.interfaces.log import LogId, LogSettings, PartitionLog
 from liftbridge.metadata.known_servers import KnownServers
 from liftbridge.partition.manager import PartitionManager
+from liftbridge.partition.roles import Role, Roles
+from liftbridge.tasks import end_tasks
 from liftbridge.testing.memory_log import MemoryLogStorage
 from liftbridge.testing.memory_transport import MemoryNetwork, MemoryTransport
 
@@ -99,3 +101,24 @@ async def test_a_log_that_cannot_be_removed_is_reported_and_holds_up_nothing(
     storage.kept.clear()
     await partitions.remove_orphans()
     assert storage.list_logs() == [LogId(3, 0)]
+
+
+async def test_a_deletion_that_has_begun_is_finished_when_the_server_stops(
+    partitions: PartitionManager, storage: StubbornStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, finishing, go_on = Roles.finish, asyncio.Event(), asyncio.Event()
+
+    async def finish_slowly(roles: Roles, role: Role) -> None:
+        finishing.set()
+        await go_on.wait()
+        await finish(roles, role)
+
+    monkeypatch.setattr(Roles, "finish", finish_slowly)
+    await partitions.reconcile([assignment("s", 1)])
+    deleting = asyncio.ensure_future(partitions.reconcile([]))
+    await finishing.wait()
+    await end_tasks([deleting])
+    assert storage.list_logs() == [LogId(1, 0)]
+    go_on.set()
+    await partitions.close()
+    assert storage.list_logs() == []
