@@ -48,6 +48,7 @@ class NatsProcess:
         """It neither reads nor writes from now on."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)  # each of its threads has stopped then
 
     def resume(self) -> None:
         assert self._process is not None
