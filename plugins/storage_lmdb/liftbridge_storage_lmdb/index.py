@@ -11,6 +11,7 @@ import struct
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -102,25 +103,29 @@ class LmdbIndexStorage(IndexStorage):
 
     def drop(self, first: bytes, last: bytes) -> None:
         """Forgets the keys from ``first`` to ``last``, both included."""
-        with self._lock:
-            try:
-                with self._open_environment().begin(write=True) as transaction, transaction.cursor() as cursor:
-                    more = cursor.set_range(first)
-                    while more and bytes(cursor.key()) <= last:
-                        more = cursor.delete()
-            except (lmdb.Error, OSError) as error:
-                logger.warning("%s: stale index entries stay: %s", self._directory, error)
+        with (
+            self._forgetting(),
+            self._open_environment().begin(write=True) as transaction,
+            transaction.cursor() as cursor,
+        ):
+            more = cursor.set_range(first)
+            while more and bytes(cursor.key()) <= last:
+                more = cursor.delete()
 
     def drop_tail(self, log_id: LogId, segment: int, position: int) -> None:
         """Forgets the log's entries of ``segment`` from ``position`` on, and those of later segments. Looks only at these."""
         first, last = _KEY.pack(*log_id, segment, 0), _KEY.pack(*log_id, _MAX, _MAX)
+        with self._forgetting(), self._open_environment().begin(write=True) as transaction:
+            with transaction.cursor() as cursor:
+                stale = list(_tail(cursor, first, last, segment, position))
+            for key in stale:
+                transaction.delete(key)
+
+    @contextmanager
+    def _forgetting(self) -> Iterator[None]:
         with self._lock:
             try:
-                with self._open_environment().begin(write=True) as transaction:
-                    with transaction.cursor() as cursor:
-                        stale = list(_tail(cursor, first, last, segment, position))
-                    for key in stale:
-                        transaction.delete(key)
+                yield
             except (lmdb.Error, OSError) as error:
                 logger.warning("%s: stale index entries stay: %s", self._directory, error)
 
@@ -147,9 +152,8 @@ class LmdbIndexStorage(IndexStorage):
 
 
 def _tail(cursor: lmdb.Cursor, first: bytes, last: bytes, segment: int, position: int) -> Iterator[bytes]:
-    """The keys from ``last`` backward to ``first``, or to one of ``segment`` whose position is below ``position``."""
-    found = cursor.set_range(last)
-    more = found if found and bytes(cursor.key()) == last else (cursor.prev() if found else cursor.last())
+    """The keys before ``last`` backward to ``first``, or to one of ``segment`` whose position is below ``position``."""
+    more = cursor.prev() if cursor.set_range(last) else cursor.last()
     while more and bytes(cursor.key()) >= first:
         key, value = bytes(cursor.key()), bytes(cursor.value())
         known = len(key) == _KEY.size and len(value) == _POSITION.size
