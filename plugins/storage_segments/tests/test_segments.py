@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from liftbridge_storage_segments.storage import SegmentStorage
 
 ID = LogId(7, 0)
 SMALL = LogSettings(segment_max_bytes=1000)
+LARGE = LogSettings(segment_max_bytes=1 << 30)
 UNBOUNDED = 1 << 62
 
 
@@ -272,22 +274,30 @@ class CountingFiles(Files):
         return data
 
 
-def test_a_truncation_reads_little_of_a_large_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After each failover some replica drops records, and its event loop waits for it."""
+def large_segment(
+    path: Path, monkeypatch: pytest.MonkeyPatch, *, each: Callable[[PartitionLog], None] = lambda _: None
+) -> tuple[CountingFiles, Disk, PartitionLog]:
+    """9,000 records in one segment with a mark every 10,000 bytes; ``each`` is done after each append."""
     monkeypatch.setattr(summary_module, "_MARK_BYTES", 10_000)
     files = CountingFiles()
-    disk = Disk(tmp_path, files)
-    large = LogSettings(segment_max_bytes=1 << 30)
-    log = disk.open(large)
+    disk = Disk(path, files)
+    log = disk.open(LARGE)
     while log.end_offset < 9000:
         log.append([batch(log.end_offset, 50)])
+        each(log)
+    return files, disk, log
+
+
+def test_a_truncation_reads_little_of_a_large_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each failover some replica drops records, and its event loop waits for it."""
+    files, disk, log = large_segment(tmp_path, monkeypatch)
     assert log.size_bytes > 300_000
     for _ in range(2):
         files.read_bytes = 0
         log.truncate(log.end_offset - 75)
         assert 0 < files.read_bytes < 40_000
         log.close()
-        log = disk.open(large)
+        log = disk.open(LARGE)
     disk.crash()
 
 
@@ -329,18 +339,11 @@ def test_marks_are_kept_only_where_a_truncation_is_likely(disk: Disk, monkeypatc
 
 
 def test_after_a_checkpoint_a_crash_leaves_little_to_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summary_module, "_MARK_BYTES", 10_000)
     monkeypatch.setattr(log_module, "_CHECKPOINT_BYTES", 100_000)
-    files = CountingFiles()
-    disk = Disk(tmp_path, files)
-    large = LogSettings(segment_max_bytes=1 << 30)
-    log = disk.open(large)
-    while log.end_offset < 9000:
-        log.append([batch(log.end_offset, 50)])
-        log.checkpoint()
+    files, disk, log = large_segment(tmp_path, monkeypatch, each=lambda log: log.checkpoint())
     before = known(log)
     files.read_bytes = 0
-    log = disk.open(large)
+    log = disk.open(LARGE)
     assert 0 < files.read_bytes < 140_000
     assert known(log) == before
     assert [one.base_offset for one in read_all(log)] == list(range(0, 9000, 50))
